@@ -139,12 +139,12 @@ def quarantine_drop(quarantined_id: _QuarantinedId, reason: ActReason = None) ->
         dropped = session.quarantine.drop(quarantined_id, why)
     if dropped.kind.value == "command":
         session.report(f"command {quarantined_id} was dropped and had no effect")
-    elif dropped.look_at is None:
+    elif dropped.next_poll_at is None:
         session.report(f"callback {quarantined_id} was dropped; no attempt waits for its news")
     else:
         session.report(
             f"callback {quarantined_id} was dropped; the carrier is polled about attempt {dropped.attempt_id}, next at"
-            f" {dropped.look_at.isoformat()}"
+            f" {dropped.next_poll_at.isoformat()}"
         )
 
 

@@ -220,9 +220,9 @@ def settle(_: list[str]) -> None:
     use_cases().settle.round()
 
 
-@app.task(name=names.RERESOLVE, base=QuietTask)  # type: ignore[untyped-decorator]
-def reresolve(_: list[str]) -> None:
-    use_cases().records.reresolve()
+@app.task(name=names.RECOMPUTE, base=QuietTask)  # type: ignore[untyped-decorator]
+def recompute(_: list[str]) -> None:
+    use_cases().records.recompute()
 
 
 @app.task(name=names.INVITE, base=QuietTask)  # type: ignore[untyped-decorator]

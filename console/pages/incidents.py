@@ -201,12 +201,12 @@ def _drop_preview(use_cases: ConsoleUseCases, quarantined_id: UUID) -> Sequence[
         lines.append("It has no effect, and its client receives 409 COMMAND_DROPPED.")
         lines += _blocked(found, "They are applied next.")
     else:
-        look_at = use_cases.quarantine().next_look(found)
+        next_poll_at = use_cases.quarantine().next_poll(found)
         lines.append("It has no effect, as if the carrier had never sent it.")
-        if look_at is None:
+        if next_poll_at is None:
             lines.append("No attempt waits for its news.")
         else:
-            lines.append(f"The carrier is asked about attempt {found.attempt_id}, next at {utc_text(look_at)}.")
+            lines.append(f"The carrier is asked about attempt {found.attempt_id}, next at {utc_text(next_poll_at)}.")
     return [*lines, "Its body is deleted. This cannot be taken back."]
 
 

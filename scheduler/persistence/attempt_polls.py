@@ -38,10 +38,10 @@ class AttemptPolls(Store):
 
     def due_polls(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
         """Take attempts whose poll is due. No other process polls for them until `hold_until`."""
-        return self._readable(attempts, attempt_of, _TAKE_LOOKS, {"now": now, "hold_until": hold_until, "limit": limit})
+        return self._readable(attempts, attempt_of, _TAKE_POLLS, {"now": now, "hold_until": hold_until, "limit": limit})
 
     def reschedule_poll(
-        self, attempt_id: UUID, epoch: int, look_at: datetime, listed_at: datetime | None = None
+        self, attempt_id: UUID, epoch: int, poll_at: datetime, listed_at: datetime | None = None
     ) -> None:
         """Record a poll of the carrier, and the instant of the next one.
 
@@ -51,7 +51,7 @@ class AttemptPolls(Store):
             update(attempts)
             .where(attempts.c.id == attempt_id, attempts.c.epoch == epoch, is_set(attempts.c.look_at))
             .values(
-                look_at=look_at, looks=attempts.c.looks + 1, listed_at=func.coalesce(listed_at, attempts.c.listed_at)
+                look_at=poll_at, looks=attempts.c.looks + 1, listed_at=func.coalesce(listed_at, attempts.c.listed_at)
             )
         )
 
@@ -139,7 +139,7 @@ _CALLERS_OF_PENDING = text("""
 """)
 
 
-_TAKE_LOOKS = text("""
+_TAKE_POLLS = text("""
     UPDATE attempts SET look_at = :hold_until
     WHERE id = ANY (ARRAY (
         SELECT id FROM attempts

@@ -163,9 +163,9 @@ class StrayCalls(Store):
         )
         return [from_row(StrayCall, row) for row in rows]
 
-    def reschedule_poll(self, call_sid: str, look_at: datetime) -> None:
-        """Poll the carrier again at `look_at`: the call has not provably ended."""
-        self._connection.execute(update(stray_calls).where(stray_calls.c.call_sid == call_sid).values(look_at=look_at))
+    def reschedule_poll(self, call_sid: str, poll_at: datetime) -> None:
+        """Poll the carrier again at `poll_at`: the call has not provably ended."""
+        self._connection.execute(update(stray_calls).where(stray_calls.c.call_sid == call_sid).values(look_at=poll_at))
 
     def ended(self, call_sid: str) -> None:
         """Record that the call has ended. It is no longer polled."""

@@ -177,7 +177,7 @@ class Release:
         self._send(tasks.APPLY, unfinished.commands)
         self._send(tasks.HEAR, unfinished.events)
         if unfinished.recompute:
-            self._hints.send(tasks.RERESOLVE)
+            self._hints.send(tasks.RECOMPUTE)
         self._send(tasks.ERASE, unfinished.erasures)
 
     def hint_sweep(self) -> None:
@@ -208,7 +208,7 @@ class Release:
         if is_one_leaving:
             self._hints.send(tasks.ERASE_PEOPLE)
         if is_older:
-            self._hints.send(tasks.RERESOLVE)
+            self._hints.send(tasks.RECOMPUTE)
 
     def fold_tallies(self) -> None:
         """Add the amounts that all processes have appended to the totals. Raises DatabaseAway."""

@@ -261,7 +261,7 @@ PROBES: dict[str, Callable[[Neighbours], float]] = {
     hints.BATCHES: batch,
     hints.DELIVER: event,
     hints.NUMBER_EVENTS: event,
-    hints.RERESOLVE: recomputation,
+    hints.RECOMPUTE: recomputation,
     hints.INVITE: invitation,
     hints.POST_ALARMS: alarm,
     hints.NOTIFY_OWNERS: notice,

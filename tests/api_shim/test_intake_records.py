@@ -347,7 +347,7 @@ def test_a_new_number_moves_the_pending_call_to_its_clock(intake: Intake, worker
     person = data(intake.get(call.interview))["candidateId"]
     in_adelaide = {"phoneNumber": "+61870701234", "timezone": None}
     assert intake.patch(f"/candidates/{person}", in_adelaide).status_code == 200
-    ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
+    ApiWriter(tenant=tenant, hints=RecordingHints()).recompute()
     attempt = data(intake.get(call.attempt))
     assert attempt["schedule"]["timezone"] == "Australia/Adelaide, Australia/Perth"
     assert attempt["warnings"] == ["MOVED_BY_SETTINGS"]
@@ -510,7 +510,7 @@ def test_pending_call_outside_new_hours_is_rescheduled(intake: Intake, worker: W
     call = a_call(intake)
     hours = [{"days": EVERY_DAY, "start": "12:00", "end": "20:00"}]
     assert intake.set_settings(callTimeIntervals=hours).status_code == 200
-    ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
+    ApiWriter(tenant=tenant, hints=RecordingHints()).recompute()
     attempt = data(intake.get(call.attempt))
     assert attempt["scheduledAt"] == "2026-04-03T10:00:00Z", f"before, it was {TOMORROW}, 09:00 local time"
     assert attempt["warnings"] == ["MOVED_BY_SETTINGS"]

@@ -145,7 +145,7 @@ def test_call_whose_zone_becomes_unknown_is_held(intake: Intake, worker: Worker,
     assert intake.set_settings(timezone="Europe/Athens").status_code == 200
     attempt = booked(ask(intake, phoneNumber=NOWHERE))
     assert intake.set_settings(timezone=None).status_code == 200
-    ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
+    ApiWriter(tenant=tenant, hints=RecordingHints()).recompute()
     assert dialled(tenant, attempt) is None
     content = explained(intake, attempt)
     assert (content["status"], content["nextPossibleAt"]) == ("PENDING", None)
@@ -436,7 +436,7 @@ def test_change_reschedules_only_affected_calls(intake: Intake, worker: Worker, 
     before = [shown(intake, each) for each in (named, own)]
     assert intake.set_settings(timezone="America/New_York", locale="en").status_code == 200
     open_at(intake, {"days": EVERY_DAY, "start": "09:00", "end": "20:00"})
-    ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
+    ApiWriter(tenant=tenant, hints=RecordingHints()).recompute()
     assert [shown(intake, each) for each in (named, own)] == before
 
 

@@ -205,10 +205,10 @@ class ApiWriter:
         companies = Companies(self.tenant.database, self._writes, self.hints, None)
         _done(companies.delete(a_write(CommandKind.DELETE_COMPANY, principal), company_id))
 
-    def reresolve(self) -> None:
+    def recompute(self) -> None:
         tenant = self.tenant
         records = ScheduleRecomputer(tenant.context, self.hints)
-        while records.reresolve():
+        while records.recompute():
             pass
 
     @property

@@ -97,7 +97,7 @@ def test_number_of_a_country_that_is_not_allowed_any_longer(
     attempt = create()
     records.change_settings(tenant.principal, CompanySettings(allowed_countries=frozenset({"AT"})))
     assert rules(explain, attempt) == [Rule.NUMBER_NOT_ALLOWED]
-    records.reresolve()
+    records.recompute()
     assert rules(explain, attempt) == [Rule.NUMBER_NOT_ALLOWED]
 
 
@@ -120,7 +120,7 @@ def test_changed_number_is_explained(
     attempt = create()
     tenant.change("UPDATE candidates SET email = 'ada@example.com'")
     records.change_reach(tenant.principal, candidate_of(tenant, attempt), Reach(phone_number=number, timezone=None))
-    records.reresolve()
+    records.recompute()
     assert rules(explain, attempt) == blocking
 
 
@@ -130,7 +130,7 @@ def test_number_that_is_never_called_is_explained(
     attempt = create()
     tenant.change("UPDATE candidates SET phone_number = :number", number=PREMIUM)
     records.change_settings(tenant.principal, CompanySettings(timezone="Europe/Vienna"))
-    records.reresolve()
+    records.recompute()
     [block] = explain.explanation_of(attempt.id).blocks
     assert block.rule is Rule.NUMBER_NOT_ALLOWED
     assert "premium-rate" in block.detail
@@ -145,7 +145,7 @@ def test_own_clock_of_an_offset_is_explained(
     assert rules(explain, attempt) == []
     records.change_reach(tenant.principal, candidate_of(tenant, attempt), Reach(phone_number=CALIFORNIA, timezone=None))
     assert rules(explain, attempt) == [Rule.WINDOW_CLOSED]
-    records.reresolve()
+    records.recompute()
     assert Rule.WINDOW_CLOSED in rules(explain, attempt)
 
 
@@ -154,7 +154,7 @@ def test_removed_zone_of_a_candidate_is_explained(
 ) -> None:
     attempt = create(CALIFORNIA, "Europe/Bratislava")
     records.change_reach(tenant.principal, candidate_of(tenant, attempt), Reach(phone_number=CALIFORNIA, timezone=None))
-    records.reresolve()
+    records.recompute()
     assert rules(explain, attempt) == [Rule.NOT_DUE, Rule.WINDOW_CLOSED]
 
 

@@ -409,10 +409,10 @@ def test_change_requested_in_the_future_is_processed_now(
     with stepped(now, AN_HOUR), tenant.database.transaction() as stores:
         stores.schedule_recomputations.ask(tenant.company_id, None, now())
     release.round(resends=True)
-    assert (tasks.RERESOLVE, ()) in hints.rings
-    records.reresolve()
+    assert (tasks.RECOMPUTE, ()) in hints.rings
+    records.recompute()
     now.move(timedelta(seconds=7))
-    records.reresolve()
+    records.recompute()
     assert tenant.ask("SELECT 1 FROM reresolutions") == []
 
 

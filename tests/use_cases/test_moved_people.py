@@ -31,9 +31,9 @@ A_WHILE = timedelta(seconds=7)
 def move(tenant: Tenant, records: ApiWriter, now: TestClock, attempt: Attempt, reach: Reach) -> None:
     """Change the candidate's number or zone, and recompute until nothing is left."""
     records.change_reach(tenant.principal, candidate_of(tenant, attempt), reach)
-    records.reresolve()
+    records.recompute()
     now.move(A_WHILE)
-    records.reresolve()
+    records.recompute()
     assert tenant.ask("SELECT count(*) FROM reresolutions")[0][0] == 0
 
 

@@ -241,7 +241,7 @@ def test_changed_hours_report_only_moved_calls(read: Tenant, records: ApiWriter,
     a_pending_attempt(read)
     noted(read)
     records.change_settings(read.principal, CompanySettings(timezone="Europe/Prague"))
-    records.reresolve()
+    records.recompute()
     assert noted(read) == []
 
 

@@ -179,13 +179,13 @@ def test_unreadable_attempt_stops_no_recomputation(
     later, own = a_pending_attempt(tenant, due_at=due_at), a_pending_attempt(tenant, due_at=due_at)
     spoil(later)
     change_hours(tenant, records, 15)
-    records.reresolve()
+    records.recompute()
     assert tenant.attempt(own.id).due_at > due_at
     # And newer zone data, over all companies.
     mine = a_pending_attempt(other, due_at=due_at)
     old = """UPDATE attempts SET schedule = schedule || '{"tzdata_version": "2000a"}' WHERE id = ANY (:ids)"""
     tenant.change(old, ids=[later.id, mine.id])
-    records.reresolve()
+    records.recompute()
     [[version]] = tenant.ask("SELECT schedule->>'tzdata_version' FROM attempts WHERE id = :id", id=mine.id)
     assert version != "2000a"
 

@@ -90,7 +90,7 @@ class Dropped:
     kind: QuarantineKind
     attempt_id: UUID | None = None
     """The attempt of a callback, unless it was erased."""
-    look_at: datetime | None = None
+    next_poll_at: datetime | None = None
     """The next poll or search of the carrier about that attempt. None: its outcome is known, or the search is over."""
 
 
@@ -123,10 +123,10 @@ class Quarantine:
         with self._database.reading() as stores:
             return _found(stores.quarantine.find(quarantined_id), quarantined_id)
 
-    def next_look(self, quarantined: Quarantined) -> datetime | None:
+    def next_poll(self, quarantined: Quarantined) -> datetime | None:
         """Find the next poll or search of the carrier about the attempt of a callback. Raises DatabaseAway."""
         with self._database.reading() as stores:
-            return _next_look(stores, quarantined)
+            return _next_poll(stores, quarantined)
 
     def requeue(self, quarantined_id: UUID, reason: str) -> QuarantineKind:
         """Retry a command or a callback. The clock sends its hint within a sweep.
@@ -164,10 +164,10 @@ class Quarantine:
                     stores.events.note([dropped])
                 return Dropped(kind=found.kind)
             stores.carrier_events.heard([found.id], now)
-            return Dropped(kind=found.kind, attempt_id=found.attempt_id, look_at=_next_look(stores, found))
+            return Dropped(kind=found.kind, attempt_id=found.attempt_id, next_poll_at=_next_poll(stores, found))
 
 
-def _next_look(stores: Stores, quarantined: Quarantined) -> datetime | None:
+def _next_poll(stores: Stores, quarantined: Quarantined) -> datetime | None:
     if quarantined.kind is QuarantineKind.COMMAND or quarantined.attempt_id is None:
         return None
     attempt = stores.attempts.find(quarantined.attempt_id)

@@ -13,7 +13,7 @@ from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.shared.hints import RERESOLVE, Hints
+from scheduler.use_cases.shared.hints import RECOMPUTE, Hints
 from scheduler.use_cases.shared.situations import callee_from
 from scheduler.use_cases.shared.turns import take_turn
 
@@ -38,7 +38,7 @@ class ScheduleRecomputer:
         self._now = context.now
         self._alone = threading.Lock()
 
-    def reresolve(self) -> bool:
+    def recompute(self) -> bool:
         """Recompute pending attempts whose hours, zones, number or zone data changed, for at most one turn.
 
         Batches alternate between companies, and between changed settings and newer zone data, so a company that changes
@@ -54,7 +54,7 @@ class ScheduleRecomputer:
             # Note the hint, so that the clock sends another only if this one is lost.
             now = stores.instant(self._now)
             stores.schedule_recomputations.ring_waiting(now, now)
-        self._hints.send(RERESOLVE)
+        self._hints.send(RECOMPUTE)
         return True
 
     def _recompute_changed(self) -> bool:

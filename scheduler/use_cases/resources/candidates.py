@@ -111,7 +111,7 @@ class Candidates:
 
         written = self._writes.once(sent, of_company(sent.principal, company_id), write)
         if rings:
-            self._hints.send(tasks.RERESOLVE)
+            self._hints.send(tasks.RECOMPUTE)
         return written
 
     def delete(self, sent: WriteRequest, company_id: UUID | None, candidate_id: UUID) -> WriteResult:

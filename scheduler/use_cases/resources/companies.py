@@ -117,7 +117,7 @@ class Companies:
 
         written = self._writes.once(sent, the_company(sent.principal, company_id), write)
         if rings:
-            self._hints.send(tasks.RERESOLVE)
+            self._hints.send(tasks.RECOMPUTE)
         if invites:
             self._hints.send(tasks.INVITE)
         return written

@@ -160,17 +160,17 @@ class Effects:
         """
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            next_look_at = settling.next_stray_poll_at(stray.seen_at, news, now, self._policy)
+            next_poll_at = settling.next_stray_poll_at(stray.seen_at, news, now, self._policy)
             attempt = stores.attempts.find(stray.attempt_id)
             # The called number, even if the candidate's number has changed since.
             called_hash = self._hasher.number(news.to) if news is not None and news.to else None
             number_hash = called_hash or (attempt.number_hash if attempt is not None else None)
             if number_hash is not None:
-                stores.lines.block_until(number_hash, (next_look_at or now) + self._policy.line_gap)
-            if next_look_at is None:
+                stores.lines.block_until(number_hash, (next_poll_at or now) + self._policy.line_gap)
+            if next_poll_at is None:
                 stores.stray_calls.ended(stray.call_sid)
             else:
-                stores.stray_calls.reschedule_poll(stray.call_sid, next_look_at)
+                stores.stray_calls.reschedule_poll(stray.call_sid, next_poll_at)
 
     def hear(
         self, batch: Batch, attempt: Attempt, news: CallNews, actor: str, now: datetime

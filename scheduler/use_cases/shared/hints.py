@@ -11,7 +11,7 @@ SUBMIT = "commands.submit"
 DIAL = "attempts.dial"
 SETTLE = "attempts.settle"
 HEAR = "carrier.hear"
-RERESOLVE = "records.reresolve"
+RECOMPUTE = "records.reresolve"
 INVITE = "invitations.send"
 PURGE = "records.purge"
 POST_ALARMS = "alarms.post"
@@ -36,7 +36,7 @@ QUEUES = {
     # So that a batch of ten thousand takes no time from the threads that apply single commands.
     BATCHES: "bulk",
     **dict.fromkeys(
-        (RERESOLVE, INVITE, PURGE, ERASE, ERASE_PEOPLE, POST_ALARMS, NUMBER_EVENTS, NOTIFY_OWNERS), "maintenance"
+        (RECOMPUTE, INVITE, PURGE, ERASE, ERASE_PEOPLE, POST_ALARMS, NUMBER_EVENTS, NOTIFY_OWNERS), "maintenance"
     ),
 }
 """The queue of each task."""

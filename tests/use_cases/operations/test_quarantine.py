@@ -105,7 +105,7 @@ def test_call_of_a_dropped_callback_is_polled(
     callback.fix()
     before = callback.ended()
     dropped = quarantine.drop(callback.id, WHY)
-    assert (dropped.kind, dropped.attempt_id, dropped.look_at) == ("callback", before.id, before.look_at)
+    assert (dropped.kind, dropped.attempt_id, dropped.next_poll_at) == ("callback", before.id, before.look_at)
     assert callback.ended() == before
     assert before.state is AttemptState.IN_PROGRESS
     [[body]] = tenant.ask("SELECT raw FROM carrier_events")

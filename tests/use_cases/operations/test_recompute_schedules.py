@@ -61,7 +61,7 @@ def settings_of(tenant: Tenant) -> CompanySettings:
 def change(tenant: Tenant, records: ApiWriter, **settings: Any) -> None:
     """The company's settings are changed, and pending attempts looked at."""
     records.change_settings(tenant.principal, replace(settings_of(tenant), **settings))
-    records.reresolve()
+    records.recompute()
 
 
 def change_hours(tenant: Tenant, records: ApiWriter, opens: float) -> None:
@@ -109,7 +109,7 @@ def test_attempt_to_a_forbidden_country_is_held_until_allowed(
     [claim] = tenant.dial.claim([attempt.id]).claimed
     assert tenant.dial.last_look(claim.attempt) is None
     now.move(timedelta(seconds=6))
-    records.reresolve()
+    records.recompute()
     held = tenant.attempt(attempt.id)
     assert held.due_at > now() + timedelta(hours=23), "it is not requested every few seconds"
     change(tenant, records, allowed_countries=frozenset({"CZ", "SK"}))
@@ -140,12 +140,12 @@ def test_second_pass_finds_attempts_created_during_the_first(
     tenant: Tenant, records: ApiWriter, now: TestClock, hints: RecordingHints
 ) -> None:
     change(tenant, records, intervals=hours(12, 20))
-    assert hints.rings == [(tasks.RERESOLVE, ())]
+    assert hints.rings == [(tasks.RECOMPUTE, ())]
     late = due_tomorrow(tenant)  # made under the settings before
-    records.reresolve()
+    records.recompute()
     assert tenant.attempt(late.id) == late
     now.move(timedelta(seconds=6))
-    records.reresolve()
+    records.recompute()
     assert tenant.attempt(late.id).due_at == late.due_at + timedelta(hours=2)
     assert open_changes(tenant) == 0
 
@@ -169,9 +169,9 @@ def test_recomputation_sends_a_hint_after_its_turn(
     many = [due_tomorrow(tenant) for _ in range(60)]
     change_hours(tenant, records, 12)
     hints.rings.clear()
-    assert worker.reresolve()
+    assert worker.recompute()
     assert 0 < moved(tenant, many) < len(many)
-    assert hints.rings == [(tasks.RERESOLVE, ())]
+    assert hints.rings == [(tasks.RECOMPUTE, ())]
 
 
 def test_clock_sends_no_hint_during_a_recomputation(
@@ -184,13 +184,13 @@ def test_clock_sends_no_hint_during_a_recomputation(
     change_hours(tenant, records, 12)
     for _ in range(2):
         now.move(timedelta(seconds=3))
-        assert worker.reresolve()
+        assert worker.recompute()
         hints.rings.clear()
         release.round(resends=True)
         assert hints.rings == []
     now.move(timedelta(seconds=5))
     release.round(resends=True)
-    assert hints.rings == [(tasks.RERESOLVE, ())], "the last hint was lost"
+    assert hints.rings == [(tasks.RECOMPUTE, ())], "the last hint was lost"
 
 
 def test_one_thread_of_a_process_recomputes_at_a_time(
@@ -202,9 +202,9 @@ def test_one_thread_of_a_process_recomputes_at_a_time(
         change_hours(each, records, 12)
     with ThreadPoolExecutor(1) as threads, psycopg.connect(postgres_url) as session:
         session.execute("SELECT FROM interviews WHERE id = %s FOR UPDATE", [mine.interview_id])
-        turn = threads.submit(worker.reresolve)
+        turn = threads.submit(worker.recompute)
         wait_for_a_lock(tenant)
-        assert not worker.reresolve()
+        assert not worker.recompute()
         assert moved(other, [free]) == 0
         session.rollback()
         assert turn.result()
@@ -219,7 +219,7 @@ def test_companies_take_turns_in_recomputation(
         change_hours(each, records, 12)
     for _ in range(2):
         now.move(timedelta(milliseconds=100))
-        worker.reresolve()
+        worker.recompute()
     assert moved(other, [one]) == 1
     assert moved(tenant, many) < len(many)
 
@@ -230,11 +230,11 @@ def test_changes_of_one_company_wait_as_one_recomputation(
     many = [due_tomorrow(tenant) for _ in range(60)]
     for opens in (11, 13, 12):
         change_hours(tenant, records, opens)
-        worker.reresolve()
+        worker.recompute()
         assert open_changes(tenant) == 1
-    records.reresolve()
+    records.recompute()
     now.move(timedelta(seconds=6))
-    records.reresolve()
+    records.recompute()
     assert {tenant.attempt(each.id).due_at for each in many} == {many[0].due_at + timedelta(hours=2)}
     assert open_changes(tenant) == 0
 
@@ -244,13 +244,13 @@ def test_change_during_the_last_pass_adds_another_pass(
 ) -> None:
     many = [due_tomorrow(tenant) for _ in range(60)]
     change_hours(tenant, records, 11)
-    records.reresolve()
+    records.recompute()
     now.move(timedelta(seconds=6))
-    worker.reresolve()
+    worker.recompute()
     assert tenant.ask("SELECT is_last_pass, after_interview_id IS NULL FROM reresolutions") == [(True, False)]
     change_hours(tenant, records, 13)
     for _ in range(2):
-        records.reresolve()
+        records.recompute()
         now.move(timedelta(seconds=6))
     assert {tenant.attempt(each.id).due_at for each in many} == {many[0].due_at + timedelta(hours=3)}
 
@@ -261,7 +261,7 @@ def test_last_pass_of_a_previous_worker_begins_at_the_start(
     for _ in range(60):
         due_tomorrow(tenant)
     change_hours(tenant, records, 12)
-    worker.reresolve()
+    worker.recompute()
     with tenant.database.transaction() as stores:
         first_pass = stores.schedule_recomputations.lock_next(now())
         assert first_pass is not None
@@ -290,11 +290,11 @@ def test_locked_interview_of_one_company_does_not_stop_another(
     with tenant.database.transaction() as stores:
         stores.interviews.lock(held.interview_id)
         with pytest.raises(DatabaseAway):
-            worker.reresolve()
-        worker.reresolve()
+            worker.recompute()
+        worker.recompute()
         assert moved(other, [free]) == 1
     now.move(timedelta(seconds=5))
-    records.reresolve()
+    records.recompute()
     assert moved(tenant, [held]) == 1
 
 
@@ -319,7 +319,7 @@ def resolved_with(tenant: Tenant, attempt: Attempt, version: str, earlier: timed
 def test_newer_zone_data_moves_wall_times_with_changed_rules(tenant: Tenant, records: ApiWriter) -> None:
     right = due_tomorrow(tenant)
     resolved_with(tenant, right, "2020a", timedelta(hours=1))
-    records.reresolve()
+    records.recompute()
     found = tenant.attempt(right.id)
     assert found.due_at == right.due_at, "ten in the morning by the rules that are known now"
     assert found.schedule.tzdata_version == TZDATA_VERSION
@@ -330,7 +330,7 @@ def test_newer_zone_data_moves_wall_times_with_changed_rules(tenant: Tenant, rec
 
 def test_newer_zone_data_moves_nothing_at_the_same_instant(tenant: Tenant, records: ApiWriter) -> None:
     attempts = [resolved_with(tenant, due_tomorrow(tenant), "2020a") for _ in range(3)]
-    records.reresolve()
+    records.recompute()
     for attempt in attempts:
         found = tenant.attempt(attempt.id)
         assert (found.due_at, found.warnings, found.epoch) == (attempt.due_at, (), attempt.epoch)
@@ -341,7 +341,7 @@ def test_newer_zone_data_moves_nothing_at_the_same_instant(tenant: Tenant, recor
 def test_older_zone_data_never_replaces_newer_data(tenant: Tenant, records: ApiWriter) -> None:
     """A process of the release before is still running: it would move the call back, and the next one forth."""
     ahead = resolved_with(tenant, due_tomorrow(tenant), "2099a", timedelta(hours=1))
-    records.reresolve()
+    records.recompute()
     change(tenant, records, intervals=hours(7, 20))
     assert tenant.attempt(ahead.id) == ahead
 
@@ -352,10 +352,10 @@ def test_locked_interview_does_not_delay_other_zone_data(tenant: Tenant, worker:
         resolved_with(tenant, each, "2020a", timedelta(hours=1))
     with tenant.database.transaction() as stores:
         stores.interviews.lock(held.interview_id)
-        worker.reresolve()
+        worker.recompute()
         assert tenant.attempt(free.id).due_at == free.due_at
         assert tenant.attempt(held.id).due_at != held.due_at
-    worker.reresolve()
+    worker.recompute()
     assert tenant.attempt(held.id).due_at == held.due_at
 
 
@@ -367,7 +367,7 @@ def test_changes_of_one_company_do_not_delay_zone_data(
     for _ in range(60):
         due_tomorrow(tenant)
     change_hours(tenant, records, 12)
-    assert worker.reresolve()
+    assert worker.recompute()
     assert other.attempt(right.id).due_at == right.due_at
     assert open_changes(tenant) == 1
 
@@ -380,8 +380,8 @@ def test_clock_sends_a_hint_for_attempts_with_older_zone_data(
     assert hints.rings == [(tasks.SETTLE, ())]
     resolved_with(tenant, attempt, "2020a")
     release.hint_sweep()
-    assert (tasks.RERESOLVE, ()) in hints.rings
-    records.reresolve()
+    assert (tasks.RECOMPUTE, ()) in hints.rings
+    records.recompute()
     hints.rings.clear()
     release.hint_sweep()
     assert hints.rings == [(tasks.SETTLE, ())]
@@ -408,7 +408,7 @@ def test_recomputation_locks_interviews_in_the_common_order(tenant: Tenant, reco
     with ThreadPoolExecutor() as pool:
         with tenant.database.transaction() as stores:
             stores.interviews.lock(by_interview[0].interview_id)
-            looking = pool.submit(records.reresolve)
+            looking = pool.submit(records.recompute)
             wait_for_a_lock(tenant)
             for each in by_interview[1:]:
                 stores.interviews.lock(each.interview_id)
@@ -423,7 +423,7 @@ def test_changed_number_is_called(tenant: Tenant, records: ApiWriter) -> None:
     attempt = a_pending_attempt(tenant)
     new = a_number()
     change_number(tenant, records, attempt, new)
-    records.reresolve()
+    records.recompute()
     moved = tenant.attempt(attempt.id)
     assert moved.number_hash == tenant.hasher.number(new)
     assert (moved.due_at, moved.warnings) == (attempt.due_at, ()), "it is due when it was"
@@ -440,7 +440,7 @@ def test_changed_facts_of_a_number_are_no_move(tenant: Tenant, records: ApiWrite
         stored=json.dumps({**stored, "source": "CANDIDATE"}),
     )
     records.change_reach(tenant.principal, candidate_of(tenant, attempt), Reach(phone_number=number, timezone=zone))
-    records.reresolve()
+    records.recompute()
     moved = tenant.attempt(attempt.id)
     assert moved.number_hash == tenant.hasher.number(number)
     assert moved.schedule.number == NumberFacts(country="AU")
@@ -451,7 +451,7 @@ def test_call_in_progress_keeps_its_number(tenant: Tenant, records: ApiWriter) -
     number = a_number()
     placed = a_placed_attempt(tenant, number)
     change_number(tenant, records, placed, a_number())
-    records.reresolve()
+    records.recompute()
     assert tenant.attempt(placed.id) == placed
     with tenant.database.transaction() as stores:
         assert stores.attempt_polls.numbers_of(placed.id)[0] == number, "the carrier is asked by it"
@@ -461,11 +461,11 @@ def test_attempt_never_placed_calls_the_new_number(tenant: Tenant, records: ApiW
     attempt, number = a_claimed_attempt(tenant), a_number()
     change_number(tenant, records, attempt, number)
     for _ in range(2):
-        records.reresolve()
+        records.recompute()
         now.move(timedelta(seconds=7))
     assert open_changes(tenant) == 0, "the change was looked at while the POST was under way"
     tenant.dial.record([(attempt, NeverTaken(cause="NEVER_CONNECTED"))])
-    records.reresolve()
+    records.recompute()
     now.move(timedelta(minutes=1))
     [claim] = tenant.dial.claim([attempt.id]).claimed
     assert order_to(tenant, claim.attempt) == number

@@ -171,7 +171,7 @@ class Machine(RuleBasedStateMachine):
         changed = CompanySettings(intervals=hours, retry_policy=retries, limits=LIMITS)
         self.world.records.change_settings(self.world.tenants[which % 2].principal, changed)
         if soon:
-            self.world.records.reresolve()
+            self.world.records.recompute()
 
     def change_reach(self, which: int, number: int, zone: str | None, soon: bool) -> None:
         attempt = self.one(which)
@@ -180,7 +180,7 @@ class Machine(RuleBasedStateMachine):
             reach = Reach(phone_number=self.world.numbers[number % len(self.world.numbers)], timezone=zone)
             self.world.records.change_reach(self.tenant_of(candidate).principal, candidate["id"], reach)
         if soon:
-            self.world.records.reresolve()
+            self.world.records.recompute()
 
     # ---- dialling
 
@@ -336,7 +336,7 @@ class Machine(RuleBasedStateMachine):
             world.pause_or_resume(Verb.RESUME, company_id)
         for place in reversed(range(len(world.waiting))):
             world.apply_waiting(place)
-        world.records.reresolve()
+        world.records.recompute()
         world.tick()
         self.look()
         self.dial_what_is_due(TAKES_IT)

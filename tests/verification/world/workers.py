@@ -167,7 +167,7 @@ def at_work(
 
         def look() -> None:
             release.round(resends=True)
-            records.reresolve()
+            records.recompute()
             people.turn()
 
         if everything:
