@@ -11,7 +11,7 @@ from scheduler.hashing import Hasher
 from scheduler.setting_values import DEVELOPMENT_PEPPER
 from standalone.demo.client import Company, DemoClient
 from tests.acceptance.conftest import WholeSystem
-from tests.architecture.rules import does, does_not
+from tests.architecture.rules import does
 
 TALK = {"outcome": "answered", "ring_s": 0.3, "talk_s": 0.3}
 
@@ -64,17 +64,6 @@ def test_invoked_call_rings_again_and_replaces_the_retry(whole: WholeSystem) -> 
     assert len(whole.client.rings_of(number)) == 2
 
 
-@does_not("F4-5")
-def test_an_interview_that_is_completed_takes_no_further_call(whole: WholeSystem) -> None:
-    number = "+421915100002"
-    whole.client.plan(to=number, **TALK)
-    interview_id, _ = _asked_for(whole, number)
-    _completed(whole, interview_id)
-    answer = whole.client.send("POST", f"/interviews/{interview_id}/call-attempts")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "INTERVIEW_FINISHED")
-    assert len(whole.client.rings_of(number)) == 1
-
-
 @does("F4-3")
 def test_a_deleted_attempt_never_rings(whole: WholeSystem) -> None:
     deleted, later = "+421915100003", "+421915100004"
@@ -103,32 +92,6 @@ def test_moved_attempt_keeps_its_id_and_rings_at_its_new_time(whole: WholeSystem
     assert datetime.fromisoformat(ring["accepted_at"]) >= datetime.fromisoformat(moved_to)
 
 
-@does_not("F4-4")
-def test_call_in_progress_cannot_be_moved_or_deleted(whole: WholeSystem) -> None:
-    number = "+421915100006"
-    whole.client.plan(to=number, outcome="answered", ring_s=0.3, talk_s=7200)
-    interview_id, attempt_id = _asked_for(whole, number)
-    path = f"/interviews/{interview_id}/call-attempts"
-    whole.wait_until(
-        lambda: whole.client.newest(interview_id)["status"] == "IN_PROGRESS", seconds=40, says="it is in progress"
-    )
-    for method, where, body in (
-        ("PATCH", f"{path}/{attempt_id}", {"scheduledAt": whole.in_seconds(60)}),
-        ("DELETE", f"{path}/{attempt_id}", None),
-        ("POST", path, None),
-    ):
-        answer = whole.client.send(method, where, body)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "CALL_ATTEMPT_IN_PROGRESS"), method
-    whole.wait_until(
-        lambda: [ring["status"] for ring in whole.client.rings_of(number)] == ["in-progress"],
-        seconds=40,
-        says="a person has answered",
-    )
-    whole.hang_up(whole.client.rings_of(number)[0]["sid"])
-    _completed(whole, interview_id)
-    assert len(whole.client.rings_of(number)) == 1
-
-
 @does("F4-7")
 def test_busy_call_is_retried_by_the_companys_own_delays(whole: WholeSystem) -> None:
     number = "+421915100007"
@@ -139,22 +102,6 @@ def test_busy_call_is_retried_by_the_companys_own_delays(whole: WholeSystem) -> 
     _completed(whole, interview_id)
     told = [(each["reasonCode"], each["retryNumber"]) for each in whole.client.attempts(interview_id)]
     assert told == [("BUSY", 0), ("ANSWERED", 1)]
-    assert len(whole.client.rings_of(number)) == 2
-
-
-@does_not("F4-7")
-def test_interview_fails_after_its_last_retry(whole: WholeSystem) -> None:
-    number, later = "+421915100008", "+421915100009"
-    whole.set_settings(retry_policy=RetryPolicy(max_retries=1, delays={"BUSY": (timedelta(seconds=1),)}))
-    whole.client.plan(to=number, outcome="busy", ring_s=0.3)
-    whole.client.plan(to=later, **TALK)
-    interview_id, _ = _asked_for(whole, number)
-    whole.wait_until(
-        lambda: whole.client.shown(interview_id)["status"] == "FAILED", seconds=40, says="the interview has failed"
-    )
-    marker, _ = _asked_for(whole, later, scheduledAt=whole.in_seconds(3))
-    _completed(whole, marker)
-    assert [each["reasonCode"] for each in whole.client.attempts(interview_id)] == ["BUSY", "BUSY"]
     assert len(whole.client.rings_of(number)) == 2
 
 
