@@ -249,6 +249,30 @@ def in_step(send_at: Sequence[datetime], now: datetime) -> list[datetime]:
     return [each + late for each in send_at]
 
 
+class LateSlots:
+    """The slots behind calls that came too late for their own, so that `in_step` shifts them.
+
+    The rows have the slots that would follow without the shift: it is known only after the commit. With these, the next
+    claim of this process would start its calls too soon. Slots are never moved to an earlier instant.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[UUID | None, datetime] = {}
+        """By company. None: of the account."""
+
+    def note(self, send_at: Sequence[datetime], account: Pace, companies: Mapping[UUID, Pace], now: datetime) -> None:
+        """Note the slots behind the calls of a claim that was committed `now`, with the paces that it left."""
+        if send_at and (late := now - min(send_at)) > timedelta(0):
+            paces: list[tuple[UUID | None, Pace]] = [(None, account), *companies.items()]
+            shifted = {of: pace.next_slot_at + late for of, pace in paces}
+            self._slots = {of: at for of, at in (self._slots | shifted).items() if at > now}
+
+    def behind(self, of: UUID | None, pace: Pace, now: datetime) -> Pace:
+        """Move the next slot of a pace behind the calls that were shifted."""
+        moved = replace(pace, next_slot_at=max(pace.next_slot_at, self._slots.get(of, pace.next_slot_at)))
+        return moved if moved == moved.of_this_clock(now) else pace
+
+
 def look_waits(send_at: Sequence[datetime], now: datetime) -> list[timedelta]:
     """Compute how long from now the calls of one claim wait with their last looks: those of 25 ms look together.
 

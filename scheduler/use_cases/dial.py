@@ -39,7 +39,7 @@ def _end_the_process() -> None:
 
 
 class Dial:
-    """The database steps of one dial, each one short transaction. They keep no state."""
+    """The database steps of one dial, each one short transaction. Only `Claiming` keeps state: late slots."""
 
     def __init__(self, context: Context, account_id: int) -> None:
         self._database = context.database

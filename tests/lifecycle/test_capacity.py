@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from scheduler.lifecycle.capacity import (
     Allotment,
+    LateSlots,
     Pace,
     RecordSize,
     SendRate,
@@ -304,6 +305,25 @@ def test_calls_that_are_not_late_keep_their_instants() -> None:
     planned = [NOW + A_SECOND / 4, NOW + A_SECOND / 2]
     assert in_step(planned, NOW) == planned
     assert in_step([], NOW) == []
+
+
+def test_slots_behind_late_calls_move_with_them() -> None:
+    late = LateSlots()
+    allotted = given_places(attempts(A), account=a_pace(1), companies={A: a_pace(1)})
+    late.note([NOW], allotted.account, allotted.companies, NOW + 0.9 * A_SECOND)
+    later = a_pace(1, next_slot_at=NOW + 3 * A_SECOND)
+    for of in (None, A):
+        assert late.behind(of, allotted.account, NOW).next_slot_at == NOW + 1.9 * A_SECOND
+        assert late.behind(of, later, NOW) == later
+    assert late.behind(B, allotted.account, NOW) == allotted.account
+
+
+@pytest.mark.parametrize("late_by", [timedelta(0), timedelta(hours=1)], ids=["in time", "by a wrong clock"])
+def test_slots_stay_if_no_call_was_late(late_by: timedelta) -> None:
+    late = LateSlots()
+    allotted = given_places(attempts(A), account=a_pace(1), companies={A: a_pace(1)})
+    late.note([NOW], allotted.account, allotted.companies, NOW + late_by)
+    assert late.behind(None, allotted.account, NOW) == allotted.account
 
 
 def test_calls_sent_within_a_moment_look_together() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from threading import Thread
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 import requests
 
@@ -31,8 +33,9 @@ from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.dial import Dialler
+from scheduler.use_cases.dial import Dial, Dialler
 from scheduler.use_cases.dialling import sender
+from scheduler.use_cases.dialling.claim import Claims
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.correct import Correct
@@ -45,6 +48,7 @@ from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared import turns
 from scheduler.use_cases.shared.batch import Batch
+from scheduler.use_cases.shared.conflicts import again_at_once
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.submit import Submit
 from tests.conftest import Seeded, TestClock, seed, wait_until
@@ -466,3 +470,23 @@ def is_claimed(tenant: Tenant, attempt: Attempt) -> bool:
 def wait_for_a_lock(tenant: Tenant) -> None:
     """Wait until a transaction waits for a lock of another one."""
     wait_until(lambda: tenant.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), says="a transaction waits")
+
+
+def claim_behind(
+    lock: str, dial: Dial, tenant: Tenant, url: str, attempt: Attempt, meanwhile: Callable[[], object]
+) -> Claims:
+    """Claim the attempt while another session holds this lock. `meanwhile` is called during the wait.
+
+    Like the dialler, a test that stalls for the lock timeout tries again.
+    """
+    with psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute(lock.encode())
+        claims = pool.submit(again_at_once, lambda: dial.claim([attempt.id]))
+        wait_for_a_lock(tenant)
+        meanwhile()
+        other.rollback()
+        return claims.result()
+
+
+ACCOUNT_LOCK = "SELECT 1 FROM carrier_accounts FOR UPDATE"
+"""The first lock of a claim."""

@@ -25,6 +25,7 @@ from scheduler.domain.attempt import (
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
 from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus
+from scheduler.lifecycle.capacity import in_step
 from scheduler.lifecycle.policy import DEFERRED_DELAY, NOT_PLACED_DELAY, SEND_SPAN
 from scheduler.persistence.database import Database
 from scheduler.use_cases.dialling.claim import ClaimInDoubt
@@ -43,12 +44,13 @@ from tests.support.builders import (
 )
 from tests.support.servers import wired
 from tests.use_cases.conftest import (
+    ACCOUNT_LOCK,
     PAUSED,
     an_ended_attempt,
+    claim_behind,
     claimed,
     is_claimed,
     pause_reason,
-    wait_for_a_lock,
     with_account,
 )
 
@@ -88,14 +90,50 @@ def test_each_claim_has_a_new_token_and_old_tokens_stay_known(tenant: Tenant, no
 def test_claim_that_waited_for_the_account_uses_no_past_slot(tenant: Tenant, now: TestClock, postgres_url: str) -> None:
     """The slots that pass during a wait would all be used at once, faster than the account may call."""
     pending = a_pending_attempt(tenant)
-    with psycopg.connect(postgres_url) as other, ThreadPoolExecutor(1) as pool:
-        other.execute("SELECT 1 FROM carrier_accounts FOR UPDATE")
-        claims = pool.submit(tenant.dial.claim, [pending.id])
-        wait_for_a_lock(tenant)
-        now.move(timedelta(seconds=1))
-        other.commit()
-        [mine] = claims.result().claimed
+    claims = claim_behind(
+        ACCOUNT_LOCK, tenant.dial, tenant, postgres_url, pending, lambda: now.move(timedelta(seconds=1))
+    )
+    [mine] = claims.claimed
     assert mine.send_at == mine.attempt.claimed_at == now()
+
+
+@pytest.fixture
+def slow_commits(postgres_url: str) -> Iterator[None]:
+    """Let the commits of claims wait for an advisory lock, like those that wait for a disk or a standby."""
+    with psycopg.connect(postgres_url, autocommit=True) as owner:
+        owner.execute(
+            "CREATE FUNCTION slow_commit() RETURNS trigger LANGUAGE plpgsql"
+            " AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$"
+        )
+        owner.execute(
+            "CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON attempt_tokens"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow_commit()"
+        )
+        yield
+        owner.execute("DROP FUNCTION slow_commit CASCADE")
+
+
+@pytest.mark.parametrize("table", ["carrier_accounts", "companies"])
+@pytest.mark.parametrize(
+    "lock",
+    [
+        pytest.param("SELECT pg_advisory_xact_lock(1)", id="a slow commit"),
+        pytest.param("LOCK TABLE lines", id="a locked table"),
+    ],
+)
+def test_claim_that_came_late_moves_the_next_slot(
+    tenant: Tenant, now: TestClock, postgres_url: str, slow_commits: None, lock: str, table: str
+) -> None:
+    """Its calls are shifted (`in_step`), and the next ones were started 0.1 s later at a pace of one a second."""
+    tenant.change(f"UPDATE {table} SET calls_per_second = 1")
+    first, second = a_pending_attempt(tenant), a_pending_attempt(tenant)
+    dial, late = tenant.dial, timedelta(seconds=0.9)
+    [mine] = claim_behind(lock, dial, tenant, postgres_url, first, lambda: now.move(late)).claimed
+    assert in_step([mine.send_at], now()) == [now()]
+    assert dial.claim([second.id]).claimed == ()
+    now.move(timedelta(seconds=0.2))
+    [following] = dial.claim([second.id]).claimed
+    assert following.send_at == mine.send_at + late + timedelta(seconds=1)
 
 
 def test_unknown_ids_are_not_claimed(tenant: Tenant) -> None:

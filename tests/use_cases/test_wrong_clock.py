@@ -35,7 +35,7 @@ from tests.support.builders import (
     a_waiting_command,
 )
 from tests.support.servers import SimulatedCarrier
-from tests.use_cases.conftest import PUBLIC_URL, settle_at
+from tests.use_cases.conftest import ACCOUNT_LOCK, PUBLIC_URL, claim_behind, settle_at
 from tests.use_cases.test_apply import a_wish, sent
 from tests.use_cases.test_hear import a_form, deliver
 
@@ -111,6 +111,30 @@ def test_clock_slightly_ahead_claims_nothing_early(postgres_url: str, tenant: Te
         assert abs(claims.early[due.id] - (now() + ahead)) < timedelta(seconds=0.5), "by the worker's own clock"
         now.move(timedelta(seconds=2))
         assert [each.attempt.id for each in worker.dial.claim([due.id]).claimed] == [due.id]
+
+
+@pytest.mark.parametrize("span", SPANS, ids=str)
+def test_clock_set_while_a_claim_waits_claims_nothing(tenant: Tenant, postgres_url: str, span: timedelta) -> None:
+    due, machine = a_pending_attempt(tenant), Machine(timedelta())
+    with seen_from(postgres_url, machine) as database:
+        dial = replace(tenant, database=database).dial
+        claims = claim_behind(ACCOUNT_LOCK, dial, tenant, postgres_url, due, lambda: setattr(machine, "ahead", span))
+    assert claims.claimed == ()
+    assert claims.waiting == {due.id}
+    assert tenant.attempt(due.id) == due
+
+
+def test_clock_ahead_after_a_wait_claims_nothing_early(tenant: Tenant, postgres_url: str) -> None:
+    """The clocks are compared again after the locks."""
+    due, machine = a_pending_attempt(tenant, due_at=tenant.now() + timedelta(seconds=1.5)), Machine(timedelta())
+    with seen_from(postgres_url, machine) as database:
+        worker = replace(tenant, database=database, now=lambda: tenant.now() + machine.ahead)
+        claims = claim_behind(
+            *(ACCOUNT_LOCK, worker.dial, tenant, postgres_url, due),
+            lambda: setattr(machine, "ahead", timedelta(seconds=1.9)),
+        )
+    assert claims.claimed == ()
+    assert claims.early.keys() == {due.id}
 
 
 def test_wrong_clock_lapses_no_lease(

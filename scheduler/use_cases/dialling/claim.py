@@ -10,7 +10,7 @@ from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt, Claimed
 from scheduler.domain.company import ALARM, Company
 from scheduler.failpoints import failpoint
-from scheduler.lifecycle.capacity import Allotment, Pace, allot, kept_places
+from scheduler.lifecycle.capacity import Allotment, LateSlots, Pace, allot, kept_places
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, SEND_SPAN, UNREADABLE_FOR
 from scheduler.logs import log
 from scheduler.persistence.attempt_claims import CalleeNow, Claimable, ClaimFacts, Left, NextSlots
@@ -111,21 +111,24 @@ def allotment_of(
     companies: Mapping[UUID, tuple[Company, datetime]],
     facts: ClaimFacts,
     now: datetime,
+    late: LateSlots,
 ) -> Allotment:
     """Divide the account's pace and its free places among the companies, within the pace and places of each."""
     room = room_of(account, facts)
+    of_account = Pace(next_slot_at=account.next_slot_at, per_second=account.calls_per_second, room=room)
+    of_companies = {
+        company_id: Pace(
+            next_slot_at=next_slot_at,
+            per_second=company.settings.limits.calls_per_second,
+            room=company.settings.limits.concurrent_calls - facts.calls_by_company.get(company_id, 0),
+            calls=facts.calls_by_company.get(company_id, 0),
+        )
+        for company_id, (company, next_slot_at) in companies.items()
+    }
     return allot(
         [(each.id, each.company_id) for each in claimable],
-        Pace(next_slot_at=account.next_slot_at, per_second=account.calls_per_second, room=room),
-        {
-            company_id: Pace(
-                next_slot_at=next_slot_at,
-                per_second=company.settings.limits.calls_per_second,
-                room=company.settings.limits.concurrent_calls - facts.calls_by_company.get(company_id, 0),
-                calls=facts.calls_by_company.get(company_id, 0),
-            )
-            for company_id, (company, next_slot_at) in companies.items()
-        },
+        late.behind(None, of_account, now),
+        {company_id: late.behind(company_id, pace, now) for company_id, pace in of_companies.items()},
         now,
         SEND_SPAN,
         _kept(account, facts, room),
@@ -182,6 +185,7 @@ class Claiming:
         self._judge = CarrierJudge(context.database, context.hasher, account_id, context.now)
         self._policy = context.policy
         self._now = context.now
+        self._late = LateSlots()
 
     def claim(self, ids: Sequence[UUID]) -> Claims:
         """Claim the attempts among the first 200 `ids` that are due, free and have a place within the next second.
@@ -194,6 +198,8 @@ class Claiming:
         claimed: list[ToSend] = []
         try:
             claims = self._claimed_from(ids, claimed)
+            if claims.account is not None:
+                self._late.note([each.send_at for each in claimed], claims.account, claims.companies, self._now())
             return replace(claims, waiting=claims.waiting | later)
         except ClockWrong:
             return Claims(waiting=frozenset(ids) | later)  # rolled back, so the hints stay until their release ends
@@ -222,7 +228,7 @@ class Claiming:
             left = locked.left(stores, ids)
             allowed = _allowed_by(locked.facts.callees, locked.found.attempts)
             claimable = self._not_held_back(stores, locked, allowed)
-            allotment = allotment_of(claimable, account, locked.companies, locked.facts, locked.now)
+            allotment = allotment_of(claimable, account, locked.companies, locked.facts, locked.now, self._late)
             claimed += self._save(stores, claimable, locked, allotment, started)
             if monotonic() - started > self._policy.send_within.total_seconds():
                 claimed.clear()
