@@ -46,7 +46,7 @@ from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared import turns
+from scheduler.use_cases.shared import worker_turns
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.conflicts import again_at_once
 from scheduler.use_cases.shared.context import Context
@@ -258,13 +258,13 @@ class MonotonicClock:
 @pytest.fixture(autouse=True)
 def long_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns of workers end with their work. A busy machine would end them before, after seconds of real time."""
-    monkeypatch.setattr(turns, "monotonic", partial(float, monotonic()))
+    monkeypatch.setattr(worker_turns, "monotonic", partial(float, monotonic()))
 
 
 @pytest.fixture
 def short_turns(long_turns: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns of workers are over after their first batch: an hour passes between two readings of the clock."""
-    monkeypatch.setattr(turns, "monotonic", count(step=3600).__next__)
+    monkeypatch.setattr(worker_turns, "monotonic", count(step=3600).__next__)
 
 
 @pytest.fixture

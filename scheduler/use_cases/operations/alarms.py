@@ -17,7 +17,7 @@ from scheduler.persistence.alarms import AlarmPlace, AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.rules import operators
 from scheduler.rules.operators import try_again_at
-from scheduler.use_cases.shared.turns import take_turn
+from scheduler.use_cases.shared.worker_turns import take_turn
 
 # --- Acts: the audit of operators and API keys, for reading
 

@@ -20,7 +20,7 @@ from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.erased_people import BATCH, cancel_interviews, note_rest
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.shared.turns import take_turn
+from scheduler.use_cases.shared.worker_turns import take_turn
 
 # --- Certificates of erasures: what was deleted of a company, and when
 

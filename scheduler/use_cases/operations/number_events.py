@@ -15,7 +15,7 @@ from scheduler.persistence.events import Numbered
 from scheduler.persistence.webhook_deliveries import Work
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.shared.turns import take_turn
+from scheduler.use_cases.shared.worker_turns import take_turn
 
 
 class NumberEvents:

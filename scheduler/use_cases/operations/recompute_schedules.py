@@ -15,7 +15,7 @@ from scheduler.timing import callee_zones
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import RECOMPUTE, Hints
 from scheduler.use_cases.shared.situations import callee_from
-from scheduler.use_cases.shared.turns import take_turn
+from scheduler.use_cases.shared.worker_turns import take_turn
 
 _log = log(__name__)
 _BATCH_SIZE = 25
