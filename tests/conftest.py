@@ -87,13 +87,8 @@ _ONE_AFTER_THE_OTHER = {
     "whole systems": {"acceptance"},
     "many processes": {"crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"},
     "starts": {"test_cli_readme.py", "test_cli_starting.py", "test_proof.py", "test_deaf_workers.py"},
-    "tables of calls": {"test_plans.py"},
-    "tables of lists": {"test_filtered_lists.py"},
-    "tables of partners": {"test_partner_plans.py"},
-    "tables of operators": {"test_operator_plans.py"},
     "source code": {"architecture"},
     "generated client": {"client", "test_generated_client.py"},
-    "fork server": {"test_fork_server.py"},
 }
 """Groups of files and folders. The tests of a group run in one process. A file of two groups belongs to the later one.
 
@@ -101,10 +96,18 @@ Tests of the first three groups start many processes, race with time itself, or 
 to each other: a whole system waits for most of its time, so it disturbs a race with time less than other tests do. The
 tests of each other group share what takes seconds of CPU to make.
 """
+_LONG_FILES = (
+    *("test_console_browser.py", "test_a_carrier_that_is_down.py", "test_release_holds.py", "test_silent_server.py"),
+    *("test_fuzz.py", "test_twilio.py", "test_intake_commits_in_doubt.py", "test_intake_many_waiting.py"),
+    *("test_intake_outages.py", "test_fork_server.py", "test_simulator.py", "test_restored_database.py"),
+    *("test_machine.py", "test_a_year_of_nights.py", "test_new_calls.py", "test_forecast_of_calendar.py"),
+    *("test_arrows.py", "test_workers_on_redis.py", "test_lock_conflicts.py", "test_hot_statements.py"),
+)
+"""Files that take longest, the longest first. A long file that is given last would keep all other processes waiting."""
 
 
 class _Turns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
-    """Give the next group or file to a free process: groups first, then files, those with most tests first.
+    """Give the next group or file to a free process: groups first, then long files, then those with most tests.
 
     The tests of a file share what its fixtures make, so they run in one process.
 
@@ -117,10 +120,11 @@ class _Turns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
         return groups[-1] if groups else file
 
     def _assign_work_unit(self, node: Any) -> None:
-        # xdist gives large groups first. The tests of a small one may take longer, and all processes wait for the last.
-        group = next((name for name in _ONE_AFTER_THE_OTHER if name in self.workqueue), None)
-        if group is not None:
-            self.workqueue.move_to_end(group, last=False)
+        # xdist gives large units first. The tests of a small one may take longer, and all processes wait for the last.
+        units = {unit.rpartition("/")[2]: unit for unit in self.workqueue}
+        first = next((units[name] for name in (*_ONE_AFTER_THE_OTHER, *_LONG_FILES) if name in units), None)
+        if first is not None:
+            self.workqueue.move_to_end(first, last=False)
         super()._assign_work_unit(node)
 
 

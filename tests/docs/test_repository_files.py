@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from tests.architecture.test_code_rules import PRODUCT, ROOT
+from tests.conftest import _LONG_FILES, _ONE_AFTER_THE_OTHER
 from tests.docs.pages import read, section
 
 PAGES = [
@@ -33,6 +35,11 @@ def paths(text: str) -> list[str]:
 def test_paths_in_pages_exist(path: Path) -> None:
     missing = [each for each in paths(read(path)) if not ((ROOT / each).exists() or is_migration(each))]
     assert missing == []
+
+
+def test_files_of_tests_that_start_first_exist() -> None:
+    names = {*_LONG_FILES, *chain.from_iterable(_ONE_AFTER_THE_OTHER.values())}
+    assert [name for name in names if len(list((ROOT / "tests").rglob(name))) != 1] == []
 
 
 def is_migration(name: str) -> bool:
