@@ -58,6 +58,7 @@ WITHOUT = {
     "api_shim/routes/carrier.py batch.is_ready.wait": "a batch becomes ready within 25 ms, or with its first thread",
     "api_shim/http_metrics.py stop.wait": "within asyncio.wait_for",
     "scheduler/use_cases/dial.py self._wake.wait": "within asyncio.timeout, or until a hint comes",
+    "scheduler/use_cases/dialling/look.py self._places.acquire": "each place is freed when its look is no longer valid",
     "scheduler/use_cases/dialling/record.py self._wake.wait": "until an answer comes",
     "console/oidc/provider.py aiohttp.ClientSession": "within asyncio.timeout(DEADLINE_S), `sign_in.py`",
     "console/oidc/provider.py session.request": "within asyncio.timeout(DEADLINE_S), `sign_in.py`",
