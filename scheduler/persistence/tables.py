@@ -1,5 +1,7 @@
 """Tables of PostgreSQL, with our invariants as constraints. The database repeats our rules and decides none."""
 
+from typing import Any
+
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -21,12 +23,14 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    TextClause,
     UniqueConstraint,
     Uuid,
     literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.schema import SchemaItem
 
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.lifecycle.state_machine import ENDS
@@ -48,20 +52,23 @@ def _timestamps() -> tuple[Column[object], Column[object]]:
     return (Column("created_at", _INSTANT, nullable=False), Column("updated_at", _INSTANT, nullable=False))
 
 
+def _table(name: str, *parts: SchemaItem) -> Table:
+    return Table(name, metadata, *parts)
+
+
+def _index(name: str | None, *columns: str | TextClause, where: str, **options: Any) -> Index:  # noqa: ANN401 - as Index
+    """Build the index of the rows that meet a condition."""
+    return Index(name, *columns, postgresql_where=text(where), **options)
+
+
 def _unique_external_id(table: str, end: str = "deleted_at") -> Index:
     """Build the index by which a company's own ids are unique until `end`. It omits rows without such an id."""
-    return Index(
-        f"uq_{table}_external_id",
-        "company_id",
-        "external_id",
-        unique=True,
-        postgresql_where=text(f"external_id IS NOT NULL AND {end} IS NULL"),
-    )
+    where = f"external_id IS NOT NULL AND {end} IS NULL"
+    return _index(f"uq_{table}_external_id", "company_id", "external_id", where=where, unique=True)
 
 
-companies = Table(
+companies = _table(
     "companies",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("name", Text, nullable=False),
     Column("settings", JSONB, nullable=False),
@@ -93,9 +100,8 @@ companies = Table(
     Index(None, "ats_principal_id", "created_at", "id"),
 )
 
-api_keys = Table(
+api_keys = _table(
     "api_keys",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("principal_id", Uuid, nullable=False),
     Column("kind", Text, nullable=False),
@@ -118,9 +124,8 @@ api_keys = Table(
     Index(None, "company_id"),
 )
 
-phone_numbers = Table(
+phone_numbers = _table(
     "phone_numbers",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
     Column("number", Text, nullable=False),
@@ -136,9 +141,8 @@ phone_numbers = Table(
     UniqueConstraint("company_id", "id"),
 )
 
-agents = Table(
+agents = _table(
     "agents",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
     Column("name", Text, nullable=False),
@@ -159,9 +163,8 @@ agents = Table(
     Index(None, "company_id", "created_at", "id"),
 )
 
-jobs = Table(
+jobs = _table(
     "jobs",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
     # Texts are deleted with the job. The row stays for its interviews.
@@ -183,9 +186,8 @@ jobs = Table(
     Index(None, "company_id", "updated_at"),
 )
 
-candidates = Table(
+candidates = _table(
     "candidates",
-    metadata,
     # Both are the key, for foreign keys that keep the rows of a company together.
     Column("id", Uuid, primary_key=True),
     Column("company_id", Uuid, ForeignKey("companies.id"), primary_key=True),
@@ -218,7 +220,7 @@ candidates = Table(
     Index(None, "company_id", "updated_at"),
     # For the search of operators, by the function `candidates_of_number`. Half the size of a B-tree.
     Index("ix_candidates_phone_number", "phone_number", postgresql_using="hash"),
-    Index("ix_candidates_leaving_at", "leaving_at", postgresql_where=text("leaving_at IS NOT NULL")),
+    _index("ix_candidates_leaving_at", "leaving_at", where="leaving_at IS NOT NULL"),
     # For parts of names and e-mail addresses. Used by the function `candidates_found`.
     Index(
         "ix_candidates_search",
@@ -229,9 +231,8 @@ candidates = Table(
     ),
 )
 
-assignments = Table(
+assignments = _table(
     "assignments",
-    metadata,
     # The jobs that a candidate is considered for.
     Column("candidate_id", Uuid, primary_key=True),
     Column("job_id", Uuid, primary_key=True),
@@ -242,9 +243,8 @@ assignments = Table(
     Index(None, "job_id"),
 )
 
-interviews = Table(
+interviews = _table(
     "interviews",
-    metadata,
     # Both are the key, for foreign keys that keep the rows of a company together.
     Column("id", Uuid, primary_key=True),
     Column("company_id", Uuid, ForeignKey("companies.id"), primary_key=True),
@@ -280,15 +280,14 @@ interviews = Table(
     Index(None, "company_id", "status", "created_at"),
     Index(None, "company_id", "updated_at"),
     # Only of ONLINE interviews.
-    Index(None, "company_id", "scheduled_at", postgresql_where=text("scheduled_at IS NOT NULL")),
+    _index(None, "company_id", "scheduled_at", where="scheduled_at IS NOT NULL"),
     Index(None, "candidate_id"),
     Index(None, "agent_id"),
     Index(None, "job_id"),
 )
 
-carrier_accounts = Table(
+carrier_accounts = _table(
     "carrier_accounts",
-    metadata,
     Column("id", SmallInteger, primary_key=True),
     Column("account_sid", Text, nullable=False, unique=True),
     Column("calls_per_second", Numeric(8, 3), nullable=False),
@@ -315,9 +314,8 @@ carrier_accounts = Table(
 
 # Scopes whose orders wait because the carrier refuses or fails them: a country, or a company with one of its numbers.
 # Each scope has its own breaker.
-carrier_backoffs = Table(
+carrier_backoffs = _table(
     "carrier_backoffs",
-    metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("account_id", SmallInteger, ForeignKey("carrier_accounts.id"), nullable=False),
     Column("company_id", Uuid, ForeignKey("companies.id")),
@@ -340,9 +338,8 @@ carrier_backoffs = Table(
     UniqueConstraint("country", "account_id"),
 )
 
-arrows = Table(
+arrows = _table(
     "arrows",
-    metadata,
     # '' means "none", because a foreign key with a NULL in it is not checked.
     Column("event", Text, primary_key=True),
     Column("from_state", Text, primary_key=True),
@@ -364,9 +361,8 @@ def _state_and_reason() -> str:
     return f"({allowed}) IS TRUE"
 
 
-attempts = Table(
+attempts = _table(
     "attempts",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("interview_id", Uuid, nullable=False),
     Column("company_id", Uuid, nullable=False),
@@ -440,72 +436,50 @@ attempts = Table(
         name="a_live_leg_has_a_name",
     ),
     # Rules F4 to F6, and one attempt for each call SID.
-    Index(
+    # The open attempts of one company are found without reading those of others.
+    _index(
         "uq_attempts_one_open_per_interview",
         "interview_id",
+        where="state IN ('PENDING', 'IN_PROGRESS')",
         unique=True,
-        # The open attempts of one company are found without reading those of others.
         postgresql_include=["company_id"],
-        postgresql_where=text("state IN ('PENDING', 'IN_PROGRESS')"),
     ),
-    Index(
-        "uq_attempts_one_call_per_number",
-        "number_hash",
-        unique=True,
-        postgresql_where=text("state = 'IN_PROGRESS'"),
-    ),
-    Index("uq_attempts_call_sid", "call_sid", unique=True, postgresql_where=text("call_sid IS NOT NULL")),
-    Index(
+    _index("uq_attempts_one_call_per_number", "number_hash", where="state = 'IN_PROGRESS'", unique=True),
+    _index("uq_attempts_call_sid", "call_sid", where="call_sid IS NOT NULL", unique=True),
+    # An expression that no other index has: see `attempt_holds.first_of_company`.
+    _index(
         "ix_attempts_releasable",
         "company_id",
         "manual",
-        # An expression that no other index has: see `attempt_holds.first_of_company`.
         text("greatest(due_at, held_until)"),
-        postgresql_where=text("state = 'PENDING' AND held_until IS NULL"),
+        where="state = 'PENDING' AND held_until IS NULL",
     ),
-    Index(
+    _index(
         "ix_attempts_held_by_number",
         "number_hash",
         "company_id",
         "due_at",
-        postgresql_where=text("state = 'PENDING' AND held_until IS NOT NULL"),
+        where="state = 'PENDING' AND held_until IS NOT NULL",
     ),
-    Index(
-        "ix_attempts_held",
-        "company_id",
-        "held_until",
-        # Only for ranges of time: see `attempt_holds`.
-        postgresql_where=text("state = 'PENDING' AND held_until > '-infinity'"),
-    ),
-    Index("ix_attempts_due", "due_at", postgresql_where=text("state = 'PENDING'")),
-    Index("ix_attempts_due_by_company", "company_id", "due_at", postgresql_where=text("state = 'PENDING'")),
-    Index(
-        "ix_attempts_released",
-        "company_id",
-        "released_until",
-        postgresql_where=text("state = 'PENDING' AND released_until IS NOT NULL"),
+    # Only for ranges of time: see `attempt_holds`.
+    _index("ix_attempts_held", "company_id", "held_until", where="state = 'PENDING' AND held_until > '-infinity'"),
+    _index("ix_attempts_due", "due_at", where="state = 'PENDING'"),
+    _index("ix_attempts_due_by_company", "company_id", "due_at", where="state = 'PENDING'"),
+    _index(
+        "ix_attempts_released", "company_id", "released_until", where="state = 'PENDING' AND released_until IS NOT NULL"
     ),
     # For attempts that wait for a line. Half the size of a B-tree of these hashes.
-    Index(
-        "ix_attempts_waiting_by_number",
-        "number_hash",
-        postgresql_using="hash",
-        postgresql_where=text("state = 'PENDING'"),
-    ),
+    _index("ix_attempts_waiting_by_number", "number_hash", where="state = 'PENDING'", postgresql_using="hash"),
     # By the version of the tz database that an attempt was resolved with.
-    Index("ix_attempts_zone_data", text("(schedule ->> 'tzdata_version')"), postgresql_where=text("state = 'PENDING'")),
-    Index("ix_attempts_expiry", "expires_at", postgresql_where=text("state = 'PENDING'")),
-    Index("ix_attempts_in_progress", "company_id", postgresql_where=text("state = 'IN_PROGRESS'")),
-    Index("ix_attempts_lease", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
-    Index("ix_attempts_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
-    Index("ix_attempts_cause_lost", "company_id", postgresql_where=text("cause_is_lost")),
-    Index("ix_attempts_search", "search_at", postgresql_where=text("search_at IS NOT NULL")),
+    _index("ix_attempts_zone_data", text("(schedule ->> 'tzdata_version')"), where="state = 'PENDING'"),
+    _index("ix_attempts_expiry", "expires_at", where="state = 'PENDING'"),
+    _index("ix_attempts_in_progress", "company_id", where="state = 'IN_PROGRESS'"),
+    _index("ix_attempts_lease", "lease_until", where="lease_until IS NOT NULL"),
+    _index("ix_attempts_look", "look_at", where="look_at IS NOT NULL"),
+    _index("ix_attempts_cause_lost", "company_id", where="cause_is_lost"),
+    _index("ix_attempts_search", "search_at", where="search_at IS NOT NULL"),
     # For the list of unknown outcomes that an operator has yet to decide.
-    Index(
-        "ix_attempts_unknown",
-        "company_id",
-        postgresql_where=text("reason = 'OUTCOME_UNKNOWN' AND decided_at IS NULL"),
-    ),
+    _index("ix_attempts_unknown", "company_id", where="reason = 'OUTCOME_UNKNOWN' AND decided_at IS NULL"),
     # For pending attempts that a clock from the future wrote. A B-tree would have an entry for each event of a call.
     # The index has all attempts: a range is summarised when the first row of the next one enters the index. In an index
     # of pending attempts, a range before one that begins with another attempt would be read by each sweep until the
@@ -520,14 +494,13 @@ attempts = Table(
     Index(None, "interview_id", "created_at"),
     # For lists by the time of the call. An attempt enters it once, at its end. Progress of a call changes neither
     # `due_at` nor `ended_at`, so its updates stay HOT.
-    Index("ix_attempts_ended_by_company", "company_id", "due_at", postgresql_where=text("ended_at IS NOT NULL")),
+    _index("ix_attempts_ended_by_company", "company_id", "due_at", where="ended_at IS NOT NULL"),
     # The first attempt of a chain has the chain's id.
-    Index("ix_attempts_retries", "chain_id", postgresql_where=text("retry_number > 0")),
+    _index("ix_attempts_retries", "chain_id", where="retry_number > 0"),
 )
 
-attempt_tokens = Table(
+attempt_tokens = _table(
     "attempt_tokens",
-    metadata,
     # Each claim's token stays and names its attempt, so that a late callback always finds it.
     Column("token", Text, primary_key=True),
     Column("attempt_id", Uuid, ForeignKey("attempts.id"), nullable=False),
@@ -537,21 +510,19 @@ attempt_tokens = Table(
     Index(None, "attempt_id"),
 )
 
-stray_calls = Table(
+stray_calls = _table(
     "stray_calls",
-    metadata,
     # Calls that must not exist: a second call of a claim or to a number. Each is ended at the carrier.
     Column("call_sid", Text, primary_key=True),
     Column("attempt_id", Uuid, ForeignKey("attempts.id"), nullable=False),
     Column("seen_at", _INSTANT, nullable=False),
     Column("look_at", _INSTANT),
     Index(None, "attempt_id"),
-    Index("ix_stray_calls_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
+    _index("ix_stray_calls_look", "look_at", where="look_at IS NOT NULL"),
 )
 
-recomputations = Table(
+recomputations = _table(
     "reresolutions",
-    metadata,
     # Hours, zones or a number have changed: pending attempts are resolved again, in the order of their interviews.
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
@@ -570,9 +541,8 @@ recomputations = Table(
     Index(None, "rung_at"),
 )
 
-users = Table(
+users = _table(
     "users",
-    metadata,
     Column("id", Uuid, primary_key=True),
     # In lower case, so that each address exists once.
     Column("email", Text, nullable=False, unique=True),
@@ -581,21 +551,19 @@ users = Table(
     CheckConstraint("email = lower(email)", name="email_in_lower_case"),
 )
 
-memberships = Table(
+memberships = _table(
     "memberships",
-    metadata,
     Column("company_id", Uuid, ForeignKey("companies.id"), primary_key=True),
     Column("user_id", Uuid, ForeignKey("users.id"), primary_key=True),
     Column("role", Text, nullable=False),
     *_timestamps(),
     CheckConstraint("role IN ('OWNER', 'ADMIN')", name="role"),
     Index(None, "user_id"),
-    Index("uq_memberships_one_owner", "company_id", unique=True, postgresql_where=text("role = 'OWNER'")),
+    _index("uq_memberships_one_owner", "company_id", where="role = 'OWNER'", unique=True),
 )
 
-invitations = Table(
+invitations = _table(
     "invitations",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
     Column("email", Text, nullable=False),
@@ -610,18 +578,17 @@ invitations = Table(
     CheckConstraint("email = lower(email)", name="email_in_lower_case"),
     CheckConstraint("num_nonnulls(accepted_at, revoked_at) < 2", name="one_end"),
     Index(None, "company_id"),
-    Index(
+    _index(
         "uq_invitations_one_open_per_company",
         "company_id",
+        where="accepted_at IS NULL AND revoked_at IS NULL",
         unique=True,
-        postgresql_where=text("accepted_at IS NULL AND revoked_at IS NULL"),
     ),
-    Index("ix_invitations_to_send", "send_at", postgresql_where=text("send_at IS NOT NULL")),
+    _index("ix_invitations_to_send", "send_at", where="send_at IS NOT NULL"),
 )
 
-invitation_tokens = Table(
+invitation_tokens = _table(
     "invitation_tokens",
-    metadata,
     # One for each mail that may have been sent, stored before the mail: whichever mail arrives, its token is known.
     Column("token_hash", LargeBinary, primary_key=True),
     Column("invitation_id", Uuid, ForeignKey("invitations.id", ondelete="CASCADE"), nullable=False),
@@ -629,9 +596,8 @@ invitation_tokens = Table(
     Index(None, "invitation_id"),
 )
 
-usage = Table(
+usage = _table(
     "usage",
-    metadata,
     # Booked once, when the call ends, with the unit and price of that day. Rows outlive their company, so there are no
     # foreign keys.
     Column("attempt_id", Uuid, primary_key=True),
@@ -649,9 +615,8 @@ usage = Table(
     Index(None, "ats_principal_id", "booked_at"),
 )
 
-erasures = Table(
+erasures = _table(
     "erasures",
-    metadata,
     # One row for each deleted company: the certificate that remains.
     Column("company_id", Uuid, primary_key=True),
     Column("ats_principal_id", Uuid),
@@ -659,13 +624,12 @@ erasures = Table(
     Column("rung_at", _INSTANT, nullable=False),
     Column("finished_at", _INSTANT),
     Column("erased", JSONB, nullable=False),
-    Index("ix_erasures_open", "rung_at", postgresql_where=text("finished_at IS NULL")),
+    _index("ix_erasures_open", "rung_at", where="finished_at IS NULL"),
     Index(None, "asked_at", "company_id"),
 )
 
-attempt_history = Table(
+attempt_history = _table(
     "attempt_history",
-    metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("attempt_id", Uuid, ForeignKey("attempts.id"), nullable=False),
     Column("at", _INSTANT, nullable=False),
@@ -683,9 +647,8 @@ attempt_history = Table(
     Index(None, "attempt_id"),
 )
 
-lines = Table(
+lines = _table(
     "lines",
-    metadata,
     Column("number_hash", LargeBinary, primary_key=True),
     Column("attempt_id", Uuid, ForeignKey("attempts.id")),
     # The interview of the last call: its retries need not wait for `free_at`. NULL after an unknown outcome: all wait.
@@ -696,15 +659,14 @@ lines = Table(
     # Held attempts wait for this line.
     Column("is_awaited", Boolean, nullable=False, server_default=text("false")),
     Index(None, "free_at"),
-    Index("ix_lines_awaited", "free_at", "number_hash", postgresql_where=text("is_awaited AND attempt_id IS NULL")),
+    _index("ix_lines_awaited", "free_at", "number_hash", where="is_awaited AND attempt_id IS NULL"),
     # Partial, so that PostgreSQL does not treat the column as a key: a claim then does not wait for transactions that
     # have locked the line only against deletion.
-    Index("uq_lines_attempt_id", "attempt_id", unique=True, postgresql_where=text("attempt_id IS NOT NULL")),
+    _index("uq_lines_attempt_id", "attempt_id", where="attempt_id IS NOT NULL", unique=True),
 )
 
-inbox = Table(
+inbox = _table(
     "inbox",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("seq", BigInteger, Identity(always=True), nullable=False),
     Column("principal_id", Uuid, nullable=False),
@@ -730,27 +692,22 @@ inbox = Table(
     Column("awaited_until", _INSTANT),
     CheckConstraint("(applied_at IS NULL) = (answer IS NULL)", name="applied_is_answered"),
     CheckConstraint("(applied_at IS NULL) = (body IS NOT NULL)", name="a_body_until_applied"),
-    Index(
-        "uq_inbox_idempotency_key",
-        "principal_id",
-        "idempotency_key",
-        unique=True,
-        postgresql_where=text("idempotency_key IS NOT NULL"),
+    _index(
+        "uq_inbox_idempotency_key", "principal_id", "idempotency_key", where="idempotency_key IS NOT NULL", unique=True
     ),
     Index(None, "company_id"),
-    Index("ix_inbox_answered", "applied_at", postgresql_where=text("applied_at IS NOT NULL")),
-    Index(
+    _index("ix_inbox_answered", "applied_at", where="applied_at IS NOT NULL"),
+    _index(
         "ix_inbox_owed",
         "awaited_until",
-        postgresql_where=text("applied_at < awaited_until AND answer ? 'refusal' AND quarantined_at IS NULL"),
+        where="applied_at < awaited_until AND answer ? 'refusal' AND quarantined_at IS NULL",
     ),
-    Index("ix_inbox_waiting", "rung_at", postgresql_where=text("applied_at IS NULL")),
-    Index("ix_inbox_waiting_by_interview", "interview_id", "seq", postgresql_where=text("applied_at IS NULL")),
+    _index("ix_inbox_waiting", "rung_at", where="applied_at IS NULL"),
+    _index("ix_inbox_waiting_by_interview", "interview_id", "seq", where="applied_at IS NULL"),
 )
 
-batches = Table(
+batches = _table(
     "batches",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
     Column("principal_id", Uuid, nullable=False),
@@ -784,13 +741,12 @@ batches = Table(
     ),
     Index(None, "company_id", "created_at"),
     Index(None, "created_at"),
-    Index("ix_batches_unfinished", "work_at", postgresql_where=text("finished_at IS NULL")),
-    Index("ix_batches_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+    _index("ix_batches_unfinished", "work_at", where="finished_at IS NULL"),
+    _index("ix_batches_finished_at", "finished_at", where="finished_at IS NOT NULL"),
 )
 
-batch_items = Table(
+batch_items = _table(
     "batch_items",
-    metadata,
     Column("batch_id", Uuid, ForeignKey("batches.id"), primary_key=True),
     Column("index", Integer, primary_key=True),
     Column("company_id", Uuid, nullable=False),
@@ -811,18 +767,11 @@ batch_items = Table(
     Index(None, "company_id"),
     Index("ix_batch_items_by_state", "batch_id", "state", "index"),
     # Without it, each look for the next work reads all waiting items of the batch.
-    Index(
-        "ix_batch_items_failed",
-        "batch_id",
-        "failures",
-        "index",
-        postgresql_where=text("state = 'WAITING' AND failures > 0"),
-    ),
+    _index("ix_batch_items_failed", "batch_id", "failures", "index", where="state = 'WAITING' AND failures > 0"),
 )
 
-tallies = Table(
+tallies = _table(
     "tallies",
-    metadata,
     # Totals of counters and histograms. No company, person or number.
     Column("name", Text, primary_key=True),
     Column("label", Text, primary_key=True),
@@ -831,17 +780,15 @@ tallies = Table(
     Column("buckets", ARRAY(BigInteger), nullable=False),
 )
 
-tally_entries = Table(
+tally_entries = _table(
     "tally_entries",
-    metadata,
     # Amounts that are not in the totals yet. Rows are only appended and deleted, so that no process waits for another.
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("entries", JSONB, nullable=False),
 )
 
-carrier_events = Table(
+carrier_events = _table(
     "carrier_events",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("token", Text, nullable=False),
     Column("fingerprint", LargeBinary, nullable=False),
@@ -853,15 +800,14 @@ carrier_events = Table(
     Column("first_failed_at", _INSTANT),
     Column("failed_with", Text),
     Column("quarantined_at", _INSTANT),
-    Index("ix_carrier_events_heard", "heard_at", postgresql_where=text("heard_at IS NOT NULL")),
-    Index("ix_carrier_events_unheard", "rung_at", postgresql_where=text("heard_at IS NULL")),
+    _index("ix_carrier_events_heard", "heard_at", where="heard_at IS NOT NULL"),
+    _index("ix_carrier_events_unheard", "rung_at", where="heard_at IS NULL"),
     # The fingerprint contains the token. With it, the callbacks of a call are next to each other, and found by it.
     UniqueConstraint("token", "fingerprint"),
 )
 
-alarms = Table(
+alarms = _table(
     "alarms",
-    metadata,
     # One row for each kind and its subjects until it is acknowledged. A repetition raises the count.
     Column("id", Uuid, primary_key=True),
     Column("kind", Text, nullable=False),
@@ -881,15 +827,14 @@ alarms = Table(
     CheckConstraint("jsonb_typeof(subjects) = 'object' AND length(subjects::text) <= 800", name="few_subjects"),
     CheckConstraint("num_nonnulls(acknowledged_at, acknowledged_by) IN (0, 2)", name="acknowledged_by_an_actor"),
     CheckConstraint("acknowledged_at IS NULL OR post_at IS NULL", name="acknowledged_is_not_posted"),
-    Index("uq_alarms_open", "kind", "subjects", unique=True, postgresql_where=text("acknowledged_at IS NULL")),
-    Index("ix_alarms_to_post", "post_at", postgresql_where=text("post_at IS NOT NULL")),
+    _index("uq_alarms_open", "kind", "subjects", where="acknowledged_at IS NULL", unique=True),
+    _index("ix_alarms_to_post", "post_at", where="post_at IS NOT NULL"),
     Index("ix_alarms_company", text("(subjects ->> 'company_id')"), "id"),
     Index(None, "kind", "id"),
 )
 
-audit = Table(
+audit = _table(
     "audit",
-    metadata,
     # Acts of operators. Rows outlive what they are about, so there are no foreign keys. No role but the owner may
     # change or delete one.
     Column("id", BigInteger, Identity(always=True), primary_key=True),
@@ -909,18 +854,16 @@ audit = Table(
     Index(None, "company_id", "id"),
 )
 
-installation_marks = Table(
+installation_marks = _table(
     "installation_marks",
-    metadata,
     # Keyed hashes of the settings that belong to this database. The first process that starts writes them.
     Column("setting", Text, primary_key=True),
     Column("mark", LargeBinary, nullable=False),
     Column("since", _INSTANT, nullable=False),
 )
 
-console_sessions = Table(
+console_sessions = _table(
     "console_sessions",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("token_hash", LargeBinary, nullable=False, unique=True),
     Column("actor", Text, nullable=False),
@@ -933,9 +876,8 @@ console_sessions = Table(
     Index(None, "expires_at"),
 )
 
-sign_in_links = Table(
+sign_in_links = _table(
     "sign_in_links",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("token_hash", LargeBinary, nullable=False, unique=True),
     Column("role", Text, nullable=False),
@@ -947,9 +889,8 @@ sign_in_links = Table(
     Index(None, "expires_at"),
 )
 
-console_acts = Table(
+console_acts = _table(
     "console_acts",
-    metadata,
     # The token of each form that was sent, so that sending a form twice acts once.
     Column("token", Text, primary_key=True),
     Column("sent_at", _INSTANT, nullable=False),
@@ -957,9 +898,8 @@ console_acts = Table(
 )
 
 # In the order in which they are written, by `entry`. Numbering gives each its place and its sequence.
-events = Table(
+events = _table(
     "events",
-    metadata,
     # First the columns that `kept_events` returns, in its order. No foreign keys: the event of a deletion outlives the
     # company.
     Column("id", Uuid, primary_key=True),
@@ -981,23 +921,21 @@ events = Table(
         name="of_a_company_or_an_ats",
     ),
     CheckConstraint("jsonb_typeof(data) = 'object' AND length(data::text) <= 4000", name="thin_data"),
-    Index("uq_events_place", "place", unique=True, postgresql_where=text("place IS NOT NULL")),
-    Index("ix_events_unnumbered", "entry", postgresql_where=text("place IS NULL")),
+    _index("uq_events_place", "place", where="place IS NOT NULL", unique=True),
+    _index("ix_events_unnumbered", "entry", where="place IS NULL"),
     Index(None, "company_id", "place"),
-    Index(None, "ats_principal_id", "place", postgresql_where=text("ats_principal_id IS NOT NULL")),
+    _index(None, "ats_principal_id", "place", where="ats_principal_id IS NOT NULL"),
 )
 
-interview_sequences = Table(
+interview_sequences = _table(
     "interview_sequences",
-    metadata,
     # The sequence of the last event of each interview. Kept after the event, so that no sequence is given twice.
     Column("interview_id", Uuid, primary_key=True),
     Column("last", Integer, nullable=False),
 )
 
-webhook_endpoints = Table(
+webhook_endpoints = _table(
     "webhook_endpoints",
-    metadata,
     Column("id", Uuid, primary_key=True),
     Column("principal_id", Uuid, nullable=False),
     Column("api_key_id", Uuid, nullable=False),
@@ -1034,12 +972,11 @@ webhook_endpoints = Table(
     CheckConstraint("(old_secret IS NULL) = (old_secret_until IS NULL)", name="an_old_secret_ends"),
     Index(None, "principal_id"),
     Index(None, "company_id"),
-    Index("ix_webhook_endpoints_notices", "notice_at", postgresql_where=text("notice_at IS NOT NULL")),
+    _index("ix_webhook_endpoints_notices", "notice_at", where="notice_at IS NOT NULL"),
 )
 
-webhook_deliveries = Table(
+webhook_deliveries = _table(
     "webhook_deliveries",
-    metadata,
     # One row for each event and endpoint. A replay uses the same row: the receiver sees the same id again.
     Column("event_id", Uuid, ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
     Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), primary_key=True),
@@ -1069,52 +1006,40 @@ webhook_deliveries = Table(
     CheckConstraint("(state = 'WAITING') = (finished_at IS NULL)", name="finished_if_not_waiting"),
     CheckConstraint("(claim IS NULL) = (lease_until IS NULL)", name="a_claim_has_a_lease"),
     Index(None, "endpoint_id", "place"),
-    Index(
-        "ix_webhook_deliveries_waiting",
-        "endpoint_id",
-        "is_replay",
-        "send_at",
-        "place",
-        postgresql_where=text("state = 'WAITING'"),
-    ),
-    Index("ix_webhook_deliveries_in_flight", "endpoint_id", postgresql_where=text("claim IS NOT NULL")),
+    _index("ix_webhook_deliveries_waiting", "endpoint_id", "is_replay", "send_at", "place", where="state = 'WAITING'"),
+    _index("ix_webhook_deliveries_in_flight", "endpoint_id", where="claim IS NOT NULL"),
     # For the history: those that failed may be few among a million.
-    Index(
-        "ix_webhook_deliveries_undelivered",
-        "endpoint_id",
-        "place",
-        postgresql_where=text("state <> 'DELIVERED'"),
-    ),
+    _index("ix_webhook_deliveries_undelivered", "endpoint_id", "place", where="state <> 'DELIVERED'"),
     # For the order: an earlier delivery that has not failed, and those that failed just now.
-    Index(
+    _index(
         "ix_webhook_deliveries_blocking",
         "endpoint_id",
         "interview_id",
         "first_failed_at",
         "sequence",
-        postgresql_where=text("state = 'WAITING' AND NOT is_replay"),
+        where="state = 'WAITING' AND NOT is_replay",
     ),
     # For each look. It has no delivery that waits behind another.
-    Index(
+    _index(
         "ix_webhook_deliveries_sendable",
         "endpoint_id",
         "is_replay",
         text("greatest(send_at, held_until)"),
         "place",
-        postgresql_where=text("finished_at IS NULL AND held_until IS NULL"),
+        where="finished_at IS NULL AND held_until IS NULL",
     ),
-    Index(
+    _index(
         "ix_webhook_deliveries_held",
         "endpoint_id",
         "interview_id",
         "sequence",
-        postgresql_where=text("state = 'WAITING' AND held_until IS NOT NULL"),
+        where="state = 'WAITING' AND held_until IS NOT NULL",
     ),
-    Index(
+    # Only for ranges of time: see `webhook_holds`.
+    _index(
         "ix_webhook_deliveries_held_until",
         "endpoint_id",
         "held_until",
-        # Only for ranges of time: see `webhook_holds`.
-        postgresql_where=text("finished_at IS NULL AND held_until > '-infinity'"),
+        where="finished_at IS NULL AND held_until > '-infinity'",
     ),
 )
