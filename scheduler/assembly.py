@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from scheduler import failpoints, mail
-from scheduler.alarm_receiver import AlarmReceiver
 from scheduler.carriers import interface, twilio
 from scheduler.clock import Now, clock
+from scheduler.domain.alarm import AlarmReceiver
 from scheduler.domain.principal import SYSTEM
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
@@ -207,7 +207,7 @@ def alarm_receiver(settings: Settings) -> AlarmReceiver | None:
     url, secret = settings.alert_webhook_url, settings.alert_webhook_secret
     if url is None or secret is None:
         return None
-    from scheduler.alarm_webhook import AlarmWebhook
+    from scheduler.webhooks.sender import AlarmWebhook
 
     return AlarmWebhook(url.get_secret_value(), secret.get_secret_value())
 

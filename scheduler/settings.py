@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     """The web application that invitation links lead to. Default: this API, which has no page for them."""
 
     alert_webhook_url: SecretStr | None = None
-    """Receiver of new alarms, see `alarm_webhook`. Its path may contain a secret. Unset: alarms are not posted."""
+    """Receiver of new alarms, see `webhooks.sender`. Its path may contain a secret. Unset: alarms are not posted."""
     alert_webhook_secret: SecretStr | None = None
     """Key of the signatures: `whsec_` and base64. Required with the URL."""
 

@@ -1,9 +1,10 @@
-"""Alarms: the kinds and their meanings, the ids that each is about, and how often it was raised."""
+"""Alarms: the kinds and their meanings, the ids that each is about, how often it was raised, and who is told."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 from uuid import UUID
 
 SUBJECTS = (
@@ -20,49 +21,6 @@ SUBJECTS = (
     "row_id",
 )
 """Fields of a log line that identify an alarm's subject. Other fields are not kept."""
-
-KINDS = (
-    "ACCOUNT_LIMITED",
-    "CARRIER_ACCOUNT_NOT_ACTIVE",
-    "CARRIER_ANSWER_BROKE_OFF",
-    "CARRIER_CREATED_WITHOUT_A_NAME",
-    "CARRIER_CREDENTIALS",
-    "CARRIER_FAILS_CALLER",
-    "CARRIER_NEVER_CONNECTED",
-    "CARRIER_NO_ANSWER_IN_TIME",
-    "CARRIER_QUEUE_FULL",
-    "CARRIER_REFUSES_CALLER",
-    "CARRIER_REFUSES_COUNTRY",
-    "CARRIER_THROTTLED",
-    "CAUSE_LOST",
-    "CLOCK_SKEW",
-    "CLOCK_WAS_WRONG",
-    "DATABASE_CHANGED",
-    "DATABASE_SLOW",
-    "DEAF_WORKER",
-    "DIALLER_FAILED",
-    "LOCK_HELD",
-    "MAIL",
-    "NEWS_FOR_AN_OLD_TOKEN",
-    "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED",
-    "NO_MESSAGE",
-    "ORDER_REFUSED",
-    "OUTCOME_UNDECIDED",
-    "OUTCOME_UNKNOWN",
-    "OUT_OF_DESCRIPTORS",
-    "PRICES",
-    "PROBE_OVERDUE",
-    "QUARANTINE",
-    "REDIS_EVICTS",
-    "SETTINGS",
-    "THREAD_HUNG",
-    "TWO_CALLS_FOR_ONE_TOKEN",
-    "TWO_CALLS_TO_ONE_NUMBER",
-    "UNREADABLE_ROW",
-    "UNRESOLVED",
-    "WEBHOOK_KEY",
-)
-"""The kinds that are counted by their name, see docs/operations.md. Others, as CARRIER_HTTP_500, count together."""
 
 _LONGEST_KIND = 80
 _LONGEST_SUBJECT = 40
@@ -112,6 +70,26 @@ class KeptAlarm:
     post_at: datetime | None = None
     """Time of the next try. None if it was posted, acknowledged or given up."""
     posted_at: datetime | None = None
+
+
+POSTED_WITHIN_S = 10.0
+"""Limit for the whole exchange, so that a receiver that answers byte by byte cannot block a worker."""
+
+
+class NotPosted(Exception):
+    """The receiver did not accept the alarm. `status` is its HTTP status, or None if it sent none."""
+
+    def __init__(self, status: int | None = None) -> None:
+        super().__init__()
+        self.status = status
+
+
+class AlarmReceiver(Protocol):
+    """The receiver of posted alarms, as the use cases see it."""
+
+    def post(self, alarm: KeptAlarm) -> None:
+        """Post the alarm. Raises NotPosted."""
+        ...
 
 
 # --- Meanings of the kinds of alarms: a sentence for operators, and the section of docs/operations.md with the steps
@@ -166,6 +144,11 @@ MEANINGS: Mapping[str, str] = {
     "UNRESOLVED": "The time of a call could not be computed again after a change, so the call keeps its time.",
     "WEBHOOK_KEY": "No key of WEBHOOK_KEY decrypts the secret of a webhook, so its deliveries wait.",
 }
+
+_ONLY_IN_THE_LOG = frozenset({"LOOP_STUCK", "OUT_OF_MEMORY"})
+"""Last words of a process, which stores no more."""
+KINDS = tuple(kind for kind in MEANINGS if kind not in _ONLY_IN_THE_LOG)
+"""The kinds that are counted by their name. Others, as CARRIER_HTTP_500, count together."""
 
 _SECTIONS = (
     (

@@ -5,15 +5,18 @@ addresses that are not public, and connects to the address that it checked. A la
 effect.
 """
 
+import json
 import logging
 import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import requests
+from pydantic.alias_generators import to_camel
 from requests.adapters import HTTPAdapter
 from requests_hardened.ip_filter import InvalidIPAddress
 from requests_hardened.ip_filter_adapter import IPFilterAdapter
@@ -21,14 +24,15 @@ from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionErro
 
 from scheduler import process
 from scheduler.clock import machine_now
-from scheduler.domain.webhook import ErrorKind, NotSent, WebhookAnswer, WebhookRequest
+from scheduler.domain.alarm import POSTED_WITHIN_S, KeptAlarm, NotPosted
+from scheduler.domain.webhook import ErrorKind, NotSent, Outcome, WebhookAnswer, WebhookRequest
 from scheduler.exchange import Exchange, ExchangeAdapter
 from scheduler.rules import webhook_urls
 from scheduler.rules.webhooks import DEADLINE_S, answer_of, no_answer
+from scheduler.webhooks.sending import signed_headers
 
 if TYPE_CHECKING:
     from requests.adapters import _HostParams, _PoolKwargs
-from scheduler.webhooks.sending import signed_headers
 
 _MOST_OF_AN_ANSWER = 4096
 """Bytes of the answer's body that are read, so that most receivers can finish it. They are dropped."""
@@ -166,3 +170,46 @@ def _causes(error: BaseException | None) -> list[BaseException]:
             or (inner[0] if inner else error.__context__)
         )
     return found
+
+
+# --- Alarms, posted to the operator's webhook. No other module knows their format
+# An alarm's id is the id of its message: a receiver that sees an id twice can ignore the repetition.
+
+
+_ALARM_TYPE = "alarm.raised"
+
+
+class AlarmWebhook:
+    """The receiver at a URL. It is used as it is set, and may be inside the operator's network."""
+
+    def __init__(self, url: str, secret: str, *, deadline_s: float = POSTED_WITHIN_S) -> None:
+        self._url = url
+        self._secret = secret
+        self._sender = WebhookSender(to_partners=False, deadline_s=deadline_s)
+
+    def post(self, alarm: KeptAlarm) -> None:
+        body = _alarm_body(alarm, machine_now())
+        request = WebhookRequest(url=self._url, message_id=str(alarm.id), body=body, secrets=(self._secret,))
+        try:
+            answer = self._sender.post(request)
+        except NotSent as error:
+            raise NotPosted(None) from error
+        if answer.outcome is not Outcome.DELIVERED:
+            raise NotPosted(answer.status)
+
+
+def _alarm_body(alarm: KeptAlarm, posted_at: datetime) -> str:
+    """Build the JSON of an alarm. It contains ids, a kind, times and a count, and no personal data."""
+    data = {
+        "id": str(alarm.id),
+        "kind": alarm.kind,
+        "subjects": {to_camel(name): value for name, value in alarm.subjects.items()},
+        "firstSeenAt": _text(alarm.first_seen_at),
+        "lastSeenAt": _text(alarm.last_seen_at),
+        "count": alarm.count,
+    }
+    return json.dumps({"type": _ALARM_TYPE, "timestamp": _text(posted_at), "data": data}, separators=(",", ":"))
+
+
+def _text(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -10,7 +10,6 @@ from uuid import uuid4
 import pytest
 from standardwebhooks import Webhook
 
-from scheduler.alarm_webhook import AlarmWebhook
 from scheduler.assembly import alarm_receiver
 from scheduler.domain.alarm import KeptAlarm, key_of
 from scheduler.persistence.database import Database
@@ -20,6 +19,7 @@ from scheduler.use_cases.operations.alarms import AlarmPosts, Alarms
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared.alarms import AlarmStore, Seen
 from scheduler.use_cases.shared.hints import POST_ALARMS, QUEUES
+from scheduler.webhooks.sender import AlarmWebhook
 from tests.conftest import NOON, TestClock
 from tests.support.builders import RecordingHints, Tenant
 from tests.support.servers import a_closed_port
