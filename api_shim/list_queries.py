@@ -11,7 +11,7 @@ from pydantic import StringConstraints
 from api_shim.openapi import IfSent
 from api_shim.request_input import PageQuery
 from api_shim.schemas.envelope import LONGEST, WrongCursor, cursor_in, list_name, place_in, sort_in, sort_text
-from scheduler.domain.pagination import NEWEST_FIRST, Cursor, KeysetSlice, Slice, Sort, SortField, Span, Spans
+from scheduler.domain.resource import NEWEST_FIRST, Cursor, KeysetSlice, Slice, Sort, SortField, Span, Spans
 from scheduler.domain.webhook import EventType
 from scheduler.wire.field_types import Instant
 from scheduler.wire.named_fields import FieldError, invalid_fields, refuse_any

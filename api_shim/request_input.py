@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from api_shim.errors import WrongContentType
 from api_shim.openapi import IfSent
-from scheduler.domain.pagination import Slice
+from scheduler.domain.resource import Slice
 from scheduler.rules.resources import IF_MATCH
 from scheduler.wire.field_types import ExternalIdText, is_idempotency_key
 from scheduler.wire.json_values import MalformedJson, an_object, empty_body, parse

@@ -10,8 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from scheduler.domain.alarm import KeptAlarm, meaning_of
-from scheduler.domain.audit import AuditEntry
-from scheduler.domain.principal import MAX_NAME, Key, KeyState
+from scheduler.domain.principal import MAX_NAME, AuditEntry, Key, KeyState
 from scheduler.rules.resources import shown
 from scheduler.terminal.text import add_facts, as_json, from_now, utc
 

@@ -23,8 +23,8 @@ from command_line.app import (
 )
 from command_line.on_demand import operator_session, print_pages
 from command_line.output import plain, print_json, print_note, print_result, refuse
-from scheduler.domain.audit import TargetKind
 from scheduler.domain.company import Billing, BillingSystem, LimitCeiling, PriceList
+from scheduler.domain.principal import TargetKind
 from scheduler.rules.pricing import DEFAULT_PRICES, prices_as_json, read_prices
 
 if TYPE_CHECKING:

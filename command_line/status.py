@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from scheduler.domain.company import Mails
-from scheduler.domain.pagination import COUNTED_UP_TO
+from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
 from scheduler.terminal.text import add_facts, as_json, from_now, utc
 from scheduler.timing.spans import span_text

@@ -21,7 +21,7 @@ from command_line.app import (
 from command_line.on_demand import api_url, operator_session
 from command_line.output import fail, plain, print_json, print_note, print_result, refuse, required_reason
 from scheduler.domain.delivery_history import EndpointState, EndpointStatus, ReplayFilter
-from scheduler.domain.pagination import COUNTED_UP_TO
+from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.domain.webhook import EventType
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from uuid import UUID
 from console.attempt_words import RULES, reason_words
 from console.lists import place_in, place_text
 from scheduler.domain.attempt import AttemptState, Decision, Phase, Reason
+from scheduler.domain.call import Schedule
 from scheduler.domain.refusals import InvalidFields, InvalidTimezone
-from scheduler.domain.schedule import Schedule
 from scheduler.ids import id_or_none
 from scheduler.timing.zone_names import check_zone
 

@@ -21,7 +21,7 @@ from api_shim.openapi import error_answers
 from api_shim.request_input import refuse_wrong_query
 from api_shim.schemas.envelope import Answer
 from scheduler.clock import deadline_in
-from scheduler.domain.pagination import COUNTED_UP_TO
+from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.errors import WrongDatabase
 from scheduler.use_cases.operations.counts import Counted

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from api_shim.schemas.envelope import Answer, ErrorView
 from api_shim.schemas.interview import ScheduleView
+from scheduler.domain.call import ScheduleWarning
 from scheduler.domain.explanation import CallTimeAnswer, CallTimeQuestion
-from scheduler.domain.schedule import ScheduleWarning
 from scheduler.wire.field_types import A_TIME, PhoneNumber, Strict, Wire, ZoneName
 from scheduler.wire.named_fields import FieldError
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field
 
 from scheduler.domain.command import CommandKind, CommandState, Refusal
-from scheduler.domain.pagination import COUNTED_UP_TO, Cursor, KeysetPage, Listed, Sort, SortField
+from scheduler.domain.resource import COUNTED_UP_TO, Cursor, KeysetPage, Listed, Sort, SortField
 from scheduler.hashing import fingerprint
 from scheduler.wire.field_types import Wire
 

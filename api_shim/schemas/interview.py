@@ -9,11 +9,10 @@ from pydantic.alias_generators import to_camel
 
 from api_shim.schemas.envelope import Answer, CursorPage, Page
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
-from scheduler.domain.call import CallProgress
+from scheduler.domain.call import CallProgress, Schedule, ScheduleWarning, TimezoneSource
 from scheduler.domain.explanation import Explanation, HistoryEntry, Rule
 from scheduler.domain.interview import SHOWN_ATTEMPTS, AgentType, InterviewStatus, InterviewStory
 from scheduler.domain.refusals import TimezoneUnknown
-from scheduler.domain.schedule import Schedule, ScheduleWarning, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text, together
 from scheduler.timing import call_windows
 from scheduler.use_cases.shared.status import waits_for

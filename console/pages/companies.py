@@ -29,8 +29,8 @@ from console.reads.installation import MOST_LISTED, MOST_PARTS, Show
 from console.rendering import name as shown_name
 from console.rendering import none_or_number_of, not_found, page, span
 from console.security import id_in_path
-from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.refusals import NotFound
+from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.timing.call_windows import intervals_as_json
 
 router = APIRouter()

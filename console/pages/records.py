@@ -17,10 +17,10 @@ from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import link_to, not_found, page, page_of, value_text
 from console.security import id_in_path
-from scheduler.domain.audit import AuditEntry, TargetKind, Verb
 from scheduler.domain.batch import BatchFilter, BatchState
-from scheduler.domain.pagination import NEWEST_FIRST, Cursor
+from scheduler.domain.principal import AuditEntry, TargetKind, Verb
 from scheduler.domain.refusals import NotFound
+from scheduler.domain.resource import NEWEST_FIRST, Cursor
 from scheduler.persistence.alarms import AuditFilter
 
 # --- The page Audit: acts of operators and API keys, and their changes

@@ -24,8 +24,8 @@ from scheduler.domain.delivery_history import (
     EndpointStatus,
     ReplayFilter,
 )
-from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.refusals import InvalidFields, NotFound
+from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.domain.webhook import DeliveryState, DisabledCause, EventType
 
 router = APIRouter()

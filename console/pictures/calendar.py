@@ -9,8 +9,8 @@ from uuid import UUID
 
 from console.pictures.bars import BarPart, Span, amounts, times
 from console.pictures.timeline import clock_text, hours_text
+from scheduler.domain.call import CalleeClock
 from scheduler.domain.company import CallTimeInterval
-from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.forecast import Starts
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows

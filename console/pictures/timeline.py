@@ -11,10 +11,9 @@ from types import MappingProxyType
 
 from console.pictures.bars import BarPart, Span, times
 from scheduler.domain.attempt import AttemptState
-from scheduler.domain.call import CallProgress
+from scheduler.domain.call import CalleeClock, CallProgress
 from scheduler.domain.company import CallTimeInterval
 from scheduler.domain.explanation import Block, Explanation, HistoryEntry
-from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
 

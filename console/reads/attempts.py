@@ -9,10 +9,10 @@ from console.attempt_list import AttemptFilter, ListedAttempt, ListOrder, Place
 from console.stores.attempt_lists import AttemptListStore, Bounds, PartCounts
 from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.call import CalleeClock
 from scheduler.domain.company import CompanySettings
 from scheduler.domain.explanation import Explanation
 from scheduler.domain.refusals import InvalidFields, TimezoneUnknown
-from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.scheduling import Callee, deciding_clocks
 from scheduler.persistence.database import Database
 from scheduler.persistence.inbox import UnappliedCommand

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from console.pictures.calendar import QUARTERS, WaitingCalls
+from scheduler.domain.call import CalleeClock
 from scheduler.domain.company import CallLimits, CallTimeInterval
-from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Forecast, Limits, forecast
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.due_calls import CallingAccount, CallingCompany, DueCell, DueCells

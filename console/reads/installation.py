@@ -10,8 +10,8 @@ from uuid import UUID
 from scheduler.clock import Now
 from scheduler.domain.alarm import KeptAlarm
 from scheduler.domain.batch import BatchFilter, OperatedBatch
-from scheduler.domain.pagination import NEWEST_FIRST, Cursor, KeysetPage, KeysetSlice
 from scheduler.domain.principal import Key, KeyKind, KeyState
+from scheduler.domain.resource import NEWEST_FIRST, Cursor, KeysetPage, KeysetSlice
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.agents import NumberHeading
 from scheduler.persistence.companies import CompanyHeading, OperatedCompany

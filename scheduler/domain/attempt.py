@@ -6,8 +6,7 @@ from enum import StrEnum
 from typing import ClassVar
 from uuid import UUID
 
-from scheduler.domain.call import AnsweredBy, CallProgress
-from scheduler.domain.schedule import Schedule, ScheduleWarning
+from scheduler.domain.call import AnsweredBy, CallProgress, Schedule, ScheduleWarning
 
 
 class AttemptState(StrEnum):

@@ -7,8 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from scheduler.domain.attempt import Attempt
+from scheduler.domain.call import Schedule, ScheduleWarning
 from scheduler.domain.command import Refusal
-from scheduler.domain.schedule import Schedule, ScheduleWarning
 
 
 class Rule(StrEnum):

@@ -12,7 +12,7 @@ from itertools import count, cycle
 from math import inf
 from uuid import UUID
 
-from scheduler.domain.schedule import CalleeClock
+from scheduler.domain.call import CalleeClock
 from scheduler.lifecycle.capacity import kept_places, leaves_kept_places
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, time, timedelta
 
 from scheduler.domain.attempt import Attempt, AttemptState, Decided, Decision, Reason
+from scheduler.domain.call import CalleeClock, Schedule
 from scheduler.domain.command import DecideOutcome
 from scheduler.domain.company import Delay, NextDay
 from scheduler.domain.interview import Interview, InterviewStatus
@@ -16,7 +17,6 @@ from scheduler.domain.refusals import (
     OutcomeNotUnknown,
     TimezoneUnknown,
 )
-from scheduler.domain.schedule import CalleeClock, Schedule
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening, present_clock
 from scheduler.lifecycle.state_machine import has_live_leg

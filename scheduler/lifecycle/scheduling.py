@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 from scheduler.domain.attempt import Attempt
+from scheduler.domain.call import CalleeClock, Schedule, ScheduleWarning, TimezoneSource
 from scheduler.domain.company import CompanySettings
 from scheduler.domain.refusals import (
     ConsentExpired,
@@ -18,7 +19,6 @@ from scheduler.domain.refusals import (
     TimezoneAmbiguous,
     TimezoneUnknown,
 )
-from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning, TimezoneSource
 from scheduler.lifecycle import policy
 from scheduler.lifecycle.policy import Policy
 from scheduler.timing import call_windows, callee_zones, requested_time

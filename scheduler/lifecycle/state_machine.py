@@ -33,8 +33,7 @@ from scheduler.domain.attempt import (
     Reason,
     Rescheduled,
 )
-from scheduler.domain.call import CallProgress
-from scheduler.domain.schedule import ScheduleWarning
+from scheduler.domain.call import CallProgress, ScheduleWarning
 
 _PENDING, _IN_PROGRESS = AttemptState.PENDING, AttemptState.IN_PROGRESS
 _COMPLETED, _FAILED, _CANCELLED = AttemptState.COMPLETED, AttemptState.FAILED, AttemptState.CANCELLED

@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, Select, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from scheduler.domain.interview import Agent, PhoneNumber
-from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.resource import Listed, Slice
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.many import among, insert_all
 from scheduler.persistence.rows import as_columns, from_row

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Select, delete, func, or_, select, text, tuple_, update
 
 from scheduler.domain.alarm import KeptAlarm, RaisedAlarm
-from scheduler.domain.audit import Act, AuditEntry, as_stored
+from scheduler.domain.principal import Act, AuditEntry, as_stored
 from scheduler.ids import new_id
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.many import among, given_instant, insert_all

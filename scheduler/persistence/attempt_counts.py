@@ -9,7 +9,7 @@ from sqlalchemy import Row, func, select, text
 
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.explanation import PACE, Rule
-from scheduler.domain.pagination import COUNTED_UP_TO
+from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.breaker import PERMISSIONS, PROBED_WITHIN
 from scheduler.lifecycle.capacity import KEPT_SHARE
 from scheduler.lifecycle.policy import SEND_SPAN

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from scheduler.domain.attempt import Attempt, Event
-from scheduler.domain.schedule import Schedule, ScheduleWarning
+from scheduler.domain.call import Schedule, ScheduleWarning
 from scheduler.lifecycle.state_machine import arrow_of
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json

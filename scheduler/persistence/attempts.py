@@ -11,7 +11,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled
 from scheduler.domain.company import CompanySettings
 from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.interview import SHOWN_ATTEMPTS, Interview, InterviewStory
-from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.resource import Listed, Slice
 from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.retries import MOST_ATTEMPTS
 from scheduler.lifecycle.state_machine import evolve

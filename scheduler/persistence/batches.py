@@ -21,7 +21,7 @@ from scheduler.domain.batch import (
     WaitingItem,
 )
 from scheduler.domain.command import Refusal
-from scheduler.domain.pagination import COUNTED_UP_TO, KeysetPage, KeysetSlice
+from scheduler.domain.resource import COUNTED_UP_TO, KeysetPage, KeysetSlice
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.keyset import Branch, KeysetStore
 from scheduler.persistence.many import among, as_json, insert_all

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 
 from scheduler.domain.interview import Candidate, CandidateFilter, Job, JobFilter
-from scheduler.domain.pagination import COUNTED_UP_TO, KeysetPage, KeysetSlice, Listed, Slice, SortField
+from scheduler.domain.resource import COUNTED_UP_TO, KeysetPage, KeysetSlice, Listed, Slice, SortField
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.json_columns import omitted_fields
 from scheduler.persistence.keyset import NARROW, Branch, KeysetStore, has_row, of_other_spans

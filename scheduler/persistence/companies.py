@@ -10,9 +10,9 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Row, any_, bindparam, func, insert, select, text, update
 
 from scheduler.domain.company import BillingSystem, CallLimits, Company, CompanySettings, LimitCeiling
-from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
+from scheduler.domain.resource import Listed, Slice
 from scheduler.logs import log
 from scheduler.persistence import events
 from scheduler.persistence.connection import Fixed

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import Row, TextClause, text
 
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import CompanySettings
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.persistence.json_columns import settings_of
 from scheduler.persistence.store import Store
 

@@ -11,7 +11,7 @@ from sqlalchemy import Column, ColumnElement, Select, and_, bindparam, func, or_
 
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.interview import Interview, InterviewFilter, InterviewStatus
-from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice, SortField
+from scheduler.domain.resource import KeysetPage, KeysetSlice, Listed, Slice, SortField
 from scheduler.lifecycle import partner_events
 from scheduler.persistence import events
 from scheduler.persistence.connection import Connection, Fixed

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Row
 
 from scheduler.domain.batch import Batch
+from scheduler.domain.call import CalleeClock, NumberFacts, Schedule, TimezoneSource
 from scheduler.domain.command import KIND_OF, Answer, CommandKind, CreateInterview, Request
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.domain.delivery_history import Replay
@@ -25,7 +26,6 @@ from scheduler.domain.interview import (
     NewJob,
 )
 from scheduler.domain.resource import Resource
-from scheduler.domain.schedule import CalleeClock, NumberFacts, Schedule, TimezoneSource
 from scheduler.domain.webhook import EndpointTest, WebhookEndpoint
 from scheduler.rules.resources import read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals

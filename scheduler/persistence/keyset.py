@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter
-from scheduler.domain.pagination import Cursor, KeysetPage, KeysetSlice, Sort, SortField, Span, Spans
+from scheduler.domain.resource import Cursor, KeysetPage, KeysetSlice, Sort, SortField, Span, Spans
 from scheduler.persistence.attempt_rows import attempt_of
 from scheduler.persistence.many import among
 from scheduler.persistence.store import Store

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Uuid, all_, any_, bindparam, delete, func, insert, literal, or_, select, update
 
 from scheduler.domain.attempt import Attempt, AttemptState
-from scheduler.domain.schedule import Schedule
+from scheduler.domain.call import Schedule
 from scheduler.lifecycle import bounds
 from scheduler.persistence.attempt_rows import attempt_of
 from scheduler.persistence.connection import Fixed

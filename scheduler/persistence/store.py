@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from scheduler.domain.pagination import COUNTED_UP_TO, NEWEST_FIRST, Cursor, Listed, Slice
+from scheduler.domain.resource import COUNTED_UP_TO, NEWEST_FIRST, Cursor, Listed, Slice
 from scheduler.persistence.connection import Connection, Fixed, Found
 from scheduler.persistence.rows import AnyRow, known_unreadable, readable
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from scheduler.domain.pagination import COUNTED_UP_TO
+from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.domain.webhook import (
     ClaimedDelivery,
     Delivery,

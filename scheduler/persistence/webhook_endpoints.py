@@ -9,8 +9,8 @@ from uuid import UUID
 from sqlalchemy import Row, Select, TextClause, and_, any_, delete, func, insert, or_, select, text, tuple_, update
 
 from scheduler.domain.delivery_history import EndpointFilter, EndpointState, EndpointStatus, ReplayFilter
-from scheduler.domain.pagination import COUNTED_UP_TO, Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.resource import COUNTED_UP_TO, Listed, Slice
 from scheduler.domain.webhook import DisabledCause, EndpointTest, EventType, Notice, TestProgress, WebhookEndpoint
 from scheduler.ids import new_id
 from scheduler.lifecycle import partner_events

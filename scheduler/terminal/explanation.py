@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
-from scheduler.domain.call import CallProgress
+from scheduler.domain.call import CallProgress, TimezoneSource
 from scheduler.domain.explanation import Block, Explanation, HistoryEntry
-from scheduler.domain.schedule import TimezoneSource
 from scheduler.terminal.text import clock_name, from_now, local_time, utc
 from scheduler.timing.spans import span_text
 

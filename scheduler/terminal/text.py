@@ -9,8 +9,8 @@ from pydantic.alias_generators import to_camel
 from rich.console import Console
 from rich.text import Text
 
+from scheduler.domain.call import CalleeClock
 from scheduler.domain.refusals import TimezoneUnknown
-from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
 from scheduler.timing.spans import span_text

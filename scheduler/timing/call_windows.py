@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache, reduce
 from itertools import pairwise
 
+from scheduler.domain.call import CalleeClock
 from scheduler.domain.company import CallTimeInterval
 from scheduler.domain.refusals import TimezoneAmbiguous, TimezoneUnknown
-from scheduler.domain.schedule import CalleeClock
 from scheduler.timing import zone_names
 from scheduler.timing.call_hours_json import intervals_as_json, read_intervals
 from scheduler.timing.requested_time import RequestedTime

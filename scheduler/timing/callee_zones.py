@@ -11,8 +11,8 @@ from phonenumbers import PhoneNumberType
 from phonenumbers.timezone import time_zones_for_number
 from phonenumbers.tzdata import TIMEZONE_DATA, TIMEZONE_LONGEST_PREFIX
 
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.refusals import InvalidTimezone, NumberNotAllowed, PhoneNumberInvalid, TimezoneUnknown
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import zone_names
 from scheduler.timing.requested_time import RequestedTime
 from scheduler.timing.zone_names import TZDATA_VERSION, canonical_or_none, check_zone, of_country

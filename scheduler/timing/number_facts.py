@@ -1,6 +1,6 @@
 """Facts about a phone number that decide about its calls, without the digits. Attempts store them in their schedule."""
 
-from scheduler.domain.schedule import CalleeClock, NumberFacts, Schedule, TimezoneSource
+from scheduler.domain.call import CalleeClock, NumberFacts, Schedule, TimezoneSource
 from scheduler.timing.callee_zones import CalleeNumber, NumberKind
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from scheduler.domain.attempt import Attempt, AttemptState, CreatedAsTest, Reason
+from scheduler.domain.call import CalleeClock, Schedule, ScheduleWarning
 from scheduler.domain.command import CreateInterview, TimeName, UpdateInterview
 from scheduler.domain.company import Company
 from scheduler.domain.interview import (
@@ -22,7 +23,6 @@ from scheduler.domain.interview import (
 )
 from scheduler.domain.refusals import PhoneNumberRequired, TooManyJobs
 from scheduler.domain.resource import ExternalId, ExternalKind, Identified
-from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
 from scheduler.lifecycle import scheduling

@@ -14,6 +14,7 @@ from scheduler.domain.attempt import (
     Reason,
     Rescheduled,
 )
+from scheduler.domain.call import CalleeClock, ScheduleWarning
 from scheduler.domain.command import (
     Answer,
     CancelAttempt,
@@ -29,7 +30,6 @@ from scheduler.domain.command import (
 )
 from scheduler.domain.interview import AgentType, Interview, InterviewStatus, InterviewStory
 from scheduler.domain.resource import ExternalId, ExternalKind
-from scheduler.domain.schedule import CalleeClock, ScheduleWarning
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import retries, scheduling

@@ -9,11 +9,11 @@ from uuid import UUID
 
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.batch import DryRun, DueHour, RefusedItems
+from scheduler.domain.call import CalleeClock
 from scheduler.domain.command import Command, CommandKind, CreateInterview, Refusal, refusal_of
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import Refused
-from scheduler.domain.schedule import CalleeClock
 from scheduler.ids import new_id
 from scheduler.persistence.dry_run import KnownRows, without_writes
 from scheduler.persistence.stores import Stores

@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter
+from scheduler.domain.call import Schedule, ScheduleWarning
 from scheduler.domain.command import refusal_of
 from scheduler.domain.company import Company, Mails
 from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, HistoryEntry
 from scheduler.domain.interview import Candidate, InterviewFilter, InterviewStory
-from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.domain.principal import MAX_NAME, Principal, seen_by_companies
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
-from scheduler.domain.schedule import Schedule, ScheduleWarning
+from scheduler.domain.resource import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.lifecycle import blocks, scheduling, settling
 from scheduler.lifecycle.blocks import Load
 from scheduler.lifecycle.scheduling import Callee

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.explanation import Rule
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows
 from standalone.demo.client import DemoCall
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import event
 
 from api_shim.context import COUNTED_EVERY_S, AppContext
-from scheduler.domain.pagination import COUNTED_UP_TO
+from scheduler.domain.resource import COUNTED_UP_TO
 from tests.api_shim.answers import data, pagination
 from tests.api_shim.intake import Intake
 from tests.api_shim.shared_api import SharedApi

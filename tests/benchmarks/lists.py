@@ -15,8 +15,8 @@ from api_shim.list_queries import LATEST_FIRST
 from api_shim.schemas.envelope import cursor_text, place_text
 from console.sessions import ConsoleSessions
 from scheduler.domain.attempt import AttemptState
-from scheduler.domain.pagination import NEWEST_FIRST, Cursor
 from scheduler.domain.principal import OperatorRole
+from scheduler.domain.resource import NEWEST_FIRST, Cursor
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.setting_values import DEVELOPMENT_PEPPER

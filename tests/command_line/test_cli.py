@@ -19,12 +19,11 @@ import typer.main
 from api_shim.routes import health
 from command_line import main as cli
 from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
-from scheduler.domain.call import CallProgress
+from scheduler.domain.call import CalleeClock, CallProgress, TimezoneSource
 from scheduler.domain.command import Answer
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, Invitation
-from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.principal import KeyKind
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence import sessions

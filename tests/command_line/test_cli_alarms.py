@@ -10,8 +10,7 @@ import pytest
 
 from console.sessions import ConsoleSessions
 from scheduler.domain.alarm import key_of, meaning_of
-from scheduler.domain.audit import Act, TargetKind, Verb
-from scheduler.domain.principal import OperatorRole
+from scheduler.domain.principal import Act, OperatorRole, TargetKind, Verb
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.shared.alarms import AlarmStore, Seen
 from tests.command_line.conftest import CliResult, Duecall

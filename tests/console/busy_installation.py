@@ -16,9 +16,9 @@ from starlette.routing import BaseRoute, Match
 
 from scheduler.domain.alarm import key_of
 from scheduler.domain.attempt import Cancelled, Ended, Reason
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.principal import KeyKind
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.pauses import Pauses

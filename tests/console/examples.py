@@ -6,9 +6,9 @@ from uuid import UUID
 
 from console.pictures.timeline import CallHours
 from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.call import CalleeClock, Schedule, TimezoneSource
 from scheduler.domain.company import DEFAULT_INTERVALS, CallTimeInterval
 from scheduler.domain.explanation import Block, Explanation, HistoryEntry
-from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 
 FAR = date(9999, 12, 31)
 

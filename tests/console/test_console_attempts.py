@@ -22,10 +22,10 @@ from console.pages.attempts import CANCEL, CANCEL_MANY
 from console.reads import attempts
 from scheduler.clock import remaining_s
 from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Ended, Proven, Reason
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.command import CommandKind
 from scheduler.domain.explanation import PACE, Rule
 from scheduler.domain.principal import OperatorRole
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.hashing import Hasher
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database

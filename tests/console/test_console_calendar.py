@@ -11,8 +11,8 @@ from console.assembly import ConsoleContext
 from console.pages import calendar as page
 from console.reads.calendar import Calendars
 from scheduler.domain.attempt import Ended, Reason
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import CallLimits
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.persistence import due_calls
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.new_calls import shared_out

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import httpx
 
 from console.assembly import ConsoleUseCases
-from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.domain.principal import Act, TargetKind, Verb
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from tests.conftest import real_now

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from console.pictures.timeline import Timeline, timeline_of
 from scheduler.domain.attempt import AttemptState, Reason
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.explanation import Block, Rule
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows
 from tests.console.examples import explained, happened, hours_of, in_zones, utc
 

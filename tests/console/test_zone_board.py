@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from console.pictures.calendar import Openness, WaitingCalls, ZoneRow, zone_board
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import DEFAULT_INTERVALS, EVERY_DAY, CallTimeInterval
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows
 from tests.console.examples import in_zones, utc
 

@@ -5,8 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.call import Schedule
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
-from scheduler.domain.schedule import Schedule
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.timing import callee_zones
 from tests.conftest import NOON

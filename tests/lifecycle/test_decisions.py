@@ -28,6 +28,7 @@ from scheduler.domain.call import (
     Accepted,
     AnsweredBy,
     AnswerUnknown,
+    CalleeClock,
     CallNews,
     CallProgress,
     CallStatus,
@@ -35,10 +36,12 @@ from scheduler.domain.call import (
     ListedCall,
     NeverTaken,
     NumberRefused,
+    Schedule,
+    ScheduleWarning,
+    TimezoneSource,
 )
 from scheduler.domain.company import CallTimeInterval, Weekday
 from scheduler.domain.refusals import Refused
-from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning, TimezoneSource
 from scheduler.lifecycle import decisions, scheduling, settling
 from scheduler.lifecycle.blocks import Line, Situation
 from scheduler.lifecycle.breaker import Breaker

@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
+from scheduler.domain.call import CalleeClock, Schedule, TimezoneSource
 from scheduler.domain.company import CallTimeInterval, NextDay, RetryPolicy, Weekday
 from scheduler.domain.refusals import InvalidRetryPolicy
-from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 from scheduler.lifecycle import retries
 from scheduler.lifecycle.policy import Policy
 from scheduler.rules.resources import read_retry_policy, retry_policy_as_json

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from scheduler.domain.attempt import Attempt
+from scheduler.domain.call import CalleeClock, Schedule, TimezoneSource
 from scheduler.domain.refusals import (
     InvalidDateFormat,
     NoOpeningBeforeExpiry,
@@ -14,7 +15,6 @@ from scheduler.domain.refusals import (
     ScheduleTooFar,
     TimezoneUnknown,
 )
-from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.policy import Policy
 from tests.architecture.guards import guards

@@ -23,8 +23,8 @@ from scheduler.domain.interview import (
     JobFilter,
     JobStatus,
 )
-from scheduler.domain.pagination import NEWEST_FIRST, Cursor, KeysetPage, KeysetSlice, Sort, SortField, Span, Spans
 from scheduler.domain.principal import KeyKind
+from scheduler.domain.resource import NEWEST_FIRST, Cursor, KeysetPage, KeysetSlice, Sort, SortField, Span, Spans
 from scheduler.persistence import schema
 from scheduler.persistence.keyset import LOOKED_AT, NARROW
 from scheduler.persistence.stores import Stores

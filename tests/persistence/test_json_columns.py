@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
+from scheduler.domain.call import NumberFacts
 from scheduler.domain.company import CallLimits, CompanySettings
-from scheduler.domain.schedule import NumberFacts
 from scheduler.persistence.database import Database
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json
 from tests.conftest import NOON, Seeded

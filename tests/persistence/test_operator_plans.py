@@ -8,10 +8,10 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from scheduler.domain.audit import Verb
 from scheduler.domain.batch import BatchFilter
 from scheduler.domain.delivery_history import DeliveryFilter, EndpointFilter, ReplayFilter
-from scheduler.domain.pagination import NEWEST_FIRST, KeysetSlice
+from scheduler.domain.principal import Verb
+from scheduler.domain.resource import NEWEST_FIRST, KeysetSlice
 from scheduler.domain.webhook import DeliveryState
 from scheduler.persistence import schema
 from scheduler.persistence.alarms import AuditFilter

@@ -10,9 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from console.sessions import ConsoleSessions
-from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.command import CommandKind
-from scheduler.domain.principal import OPERATORS, KeyKind, OperatorRole
+from scheduler.domain.principal import OPERATORS, Act, KeyKind, OperatorRole, TargetKind, Verb
 from scheduler.domain.refusals import InvalidApiKey, KeyRevoked, NotFound
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongRole

@@ -15,8 +15,8 @@ import pytest
 
 from scheduler.domain.batch import ItemState
 from scheduler.domain.delivery_history import SENT_AT_ONCE, DeliveryFilter, EventReceiver, ReplayFilter
-from scheduler.domain.pagination import COUNTED_UP_TO, NEWEST_FIRST, KeysetSlice
 from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.resource import COUNTED_UP_TO, NEWEST_FIRST, KeysetSlice
 from scheduler.domain.webhook import ClaimedDelivery, DeliveryState, EventFilter, EventType, NewEvent
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database

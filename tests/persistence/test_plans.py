@@ -28,9 +28,8 @@ from scheduler.domain.interview import (
     InterviewStatus,
     JobFilter,
 )
-from scheduler.domain.pagination import COUNTED_UP_TO, Slice
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.domain.resource import ExternalId, ExternalKind
+from scheduler.domain.resource import COUNTED_UP_TO, ExternalId, ExternalKind, Slice
 from scheduler.lifecycle.retries import MOST_ATTEMPTS
 from scheduler.persistence import due_calls, schema
 from scheduler.persistence.attempts import COUNTED_ATTEMPTS

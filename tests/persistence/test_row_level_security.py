@@ -16,8 +16,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from api_shim.app import create_app
 from scheduler import assembly
-from scheduler.domain.audit import Act, TargetKind, Verb
-from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.principal import Act, KeyKind, Principal, TargetKind, Verb
 from scheduler.domain.resource import ExternalId, ExternalKind
 from scheduler.hashing import Hasher
 from scheduler.persistence import schema

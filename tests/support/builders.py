@@ -10,12 +10,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from scheduler.domain.attempt import Attempt, AttemptState, Created, Event, Phase, ProofMissing, Reason
-from scheduler.domain.call import Accepted, AnswerUnknown
+from scheduler.domain.call import Accepted, AnswerUnknown, CalleeClock, Schedule, TimezoneSource
 from scheduler.domain.command import Command, CommandKind
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
 from scheduler.domain.interview import Candidate, Interview, InterviewStatus
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import DEFAULT_INTERVALS, EVERY_DAY, CallTimeInterval, Weekday
 from scheduler.domain.refusals import InvalidInterval, NeverOpen, TimezoneAmbiguous, TimezoneUnknown
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows, callee_zones, requested_time, zone_names
 from tests.support import exhaustive
 

@@ -18,9 +18,9 @@ from phonenumbers import PhoneNumberType
 from phonenumbers.tzdata import TIMEZONE_DATA
 
 import scheduler.timing
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import DEFAULT_INTERVALS
 from scheduler.domain.refusals import InvalidTimezone, NumberNotAllowed, PhoneNumberInvalid, TimezoneUnknown
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows, callee_zones, requested_time, zone_names
 from scheduler.timing.callee_zones import CalleeNumber, NumberKind
 from scheduler.timing.zone_names import FEWEST_INHABITANTS, INHABITANTS

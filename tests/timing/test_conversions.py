@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import whenever
 
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows, callee_zones, requested_time, zone_names
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.support import exhaustive

@@ -15,8 +15,8 @@ from itertools import pairwise
 import pytest
 import whenever
 
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import CallTimeInterval, Weekday
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows, zone_names
 from tests.support import exhaustive
 

@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.domain.attempt import AttemptState, Reason
+from scheduler.domain.call import TimezoneSource
 from scheduler.domain.command import Answer, Command, CommandKind, CommandState, CreateInterview
 from scheduler.domain.interview import InterviewStatus, NewCandidate
 from scheduler.domain.refusals import NotFound
-from scheduler.domain.schedule import TimezoneSource
 from scheduler.persistence.json_columns import STORY, request_as_json
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.quarantine import Quarantine

@@ -17,8 +17,8 @@ from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.batch import ITEMS_A_TRANSACTION, Batch, BatchState, ItemState
 from scheduler.domain.command import CommandKind, CreateInterview, refusal_of
 from scheduler.domain.interview import InterviewStatus, NewJob
-from scheduler.domain.pagination import NEWEST_FIRST, KeysetSlice
 from scheduler.domain.refusals import InvalidFields
+from scheduler.domain.resource import NEWEST_FIRST, KeysetSlice
 from scheduler.persistence.batches import Work
 from scheduler.persistence.errors import CommitInDoubt
 from scheduler.use_cases import apply_batches

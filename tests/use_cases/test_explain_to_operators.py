@@ -13,11 +13,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from scheduler.domain.attempt import Attempt
+from scheduler.domain.call import NumberFacts
 from scheduler.domain.command import CreateInterview
 from scheduler.domain.company import CompanySettings
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import NewCandidate
-from scheduler.domain.schedule import NumberFacts
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain

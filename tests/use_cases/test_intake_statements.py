@@ -9,10 +9,10 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
+from scheduler.domain.call import ScheduleWarning
 from scheduler.domain.interview import NewJob
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import AccessDenied
-from scheduler.domain.schedule import ScheduleWarning
 from scheduler.persistence.json_columns import STORY
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.resources.keys import Keys

@@ -8,7 +8,7 @@ import pytest
 
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.explanation import PACE, Rule
-from scheduler.domain.pagination import COUNTED_UP_TO
+from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.pauses import Pauses

@@ -6,8 +6,7 @@ from datetime import timedelta
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, HangUpCause
-from scheduler.domain.call import Accepted, CallStatus, NeverTaken
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.domain.call import Accepted, CalleeClock, CallStatus, NeverTaken, TimezoneSource
 from tests.conftest import TestClock
 from tests.support.builders import (
     ApiWriter,

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
+from scheduler.domain.call import ScheduleWarning
 from scheduler.domain.command import (
     Answer,
     Command,
@@ -23,7 +24,6 @@ from scheduler.domain.command import (
 )
 from scheduler.domain.interview import Agent, AgentFocus, AgentType, InterviewStatus
 from scheduler.domain.refusals import IdempotencyKeyReused
-from scheduler.domain.schedule import ScheduleWarning
 from scheduler.lifecycle.policy import DEFAULT_LIFE
 from scheduler.persistence.json_columns import STORY
 from scheduler.rules.resources import etag_of

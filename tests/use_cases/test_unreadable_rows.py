@@ -12,7 +12,7 @@ from console.reads.attempts import AttemptLists
 from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter, Phase, Reason
 from scheduler.domain.call import Accepted
 from scheduler.domain.interview import InterviewFilter
-from scheduler.domain.pagination import NEWEST_FIRST, KeysetSlice, Slice
+from scheduler.domain.resource import NEWEST_FIRST, KeysetSlice, Slice
 from scheduler.lifecycle.policy import POLLS, UNREADABLE_FOR
 from scheduler.use_cases.dialling.look import PutBack
 from scheduler.use_cases.explain import Explain

@@ -6,11 +6,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-from scheduler.alarm_receiver import DEADLINE_S, AlarmReceiver, NotPosted
 from scheduler.clock import Now
-from scheduler.domain.alarm import KeptAlarm
-from scheduler.domain.audit import Act, AuditEntry, TargetKind, Verb
-from scheduler.domain.principal import SYSTEM, link_of
+from scheduler.domain.alarm import POSTED_WITHIN_S, AlarmReceiver, KeptAlarm, NotPosted
+from scheduler.domain.principal import SYSTEM, Act, AuditEntry, TargetKind, Verb, link_of
 from scheduler.domain.refusals import NotFound
 from scheduler.logs import log
 from scheduler.persistence.alarms import AlarmPlace, AuditFilter
@@ -155,7 +153,7 @@ def _acknowledged(alarm: KeptAlarm, note: str | None, now: datetime) -> Act:
 
 
 _log = log(__name__)
-_HOLD = timedelta(seconds=6 * DEADLINE_S)
+_HOLD = timedelta(seconds=6 * POSTED_WITHIN_S)
 """Time for one try. After a crash within it the alarm is posted again."""
 _TURN_S = 5.0
 """Further alarms wait for the next sweep."""

@@ -6,9 +6,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.batch import WaitingBatches
-from scheduler.domain.principal import SYSTEM
+from scheduler.domain.principal import SYSTEM, Act, TargetKind, Verb
 from scheduler.domain.refusals import NotFound
 from scheduler.domain.webhook import WaitingDeliveries
 from scheduler.lifecycle.backoffs import Backoff

@@ -7,10 +7,9 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.company import Company, NewCompany
 from scheduler.domain.interview import Agent, AgentFocus, AgentType, NewAgent
-from scheduler.domain.principal import SYSTEM, KeyKind
+from scheduler.domain.principal import SYSTEM, Act, KeyKind, TargetKind, Verb
 from scheduler.domain.refusals import InvalidRequest
 from scheduler.ids import new_id
 from scheduler.persistence.database import Database

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
 
+from scheduler.domain.call import CalleeClock
 from scheduler.domain.company import CallLimits, CallTimeInterval
 from scheduler.domain.explanation import Rule
 from scheduler.domain.principal import Principal
-from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Limits, Opening, forecast
 from scheduler.lifecycle.policy import DEFAULT_LIFE, MAX_AHEAD, Policy
 from scheduler.persistence.due_calls import CallingAccount, CallingCompany, DueCell, DueCells, OtherCompany

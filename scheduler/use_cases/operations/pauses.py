@@ -6,10 +6,9 @@ from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.company import CallLimits, LimitCeiling
 from scheduler.domain.explanation import Rule
-from scheduler.domain.principal import SYSTEM
+from scheduler.domain.principal import SYSTEM, Act, TargetKind, Verb
 from scheduler.domain.refusals import NotFound
 from scheduler.domain.webhook import NewEvent
 from scheduler.lifecycle import partner_events

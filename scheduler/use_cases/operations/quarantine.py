@@ -6,9 +6,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.command import OF_OPERATORS
-from scheduler.domain.principal import SYSTEM
+from scheduler.domain.principal import SYSTEM, Act, TargetKind, Verb
 from scheduler.domain.refusals import NotFound
 from scheduler.lifecycle import partner_events
 from scheduler.persistence.database import Database

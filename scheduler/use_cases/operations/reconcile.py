@@ -12,9 +12,8 @@ from uuid import UUID
 
 from scheduler.carriers.interface import CarrierQueries
 from scheduler.domain.attempt import Attempt, Claimed, Placed
-from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.call import ListedCall
-from scheduler.domain.principal import SYSTEM
+from scheduler.domain.principal import SYSTEM, Act, TargetKind, Verb
 from scheduler.rules import operators
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context

@@ -8,9 +8,8 @@ from uuid import UUID
 
 from scheduler.clock import Now, remaining_s
 from scheduler.domain.attempt import Attempt, Decision
-from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.command import CancelAttempt, Command, CommandKind, DecideOutcome
-from scheduler.domain.principal import OPERATORS, SYSTEM
+from scheduler.domain.principal import OPERATORS, SYSTEM, Act, TargetKind, Verb
 from scheduler.domain.refusals import CancelledInPart, DecisionWaiting
 from scheduler.ids import new_id
 from scheduler.lifecycle.retries import may_replace, must_be_undecided, newer_than, on_decision

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.delivery_history import (
     DeliveryFilter,
     DeliveryPage,
@@ -16,7 +15,7 @@ from scheduler.domain.delivery_history import (
     Replay,
     ReplayFilter,
 )
-from scheduler.domain.principal import SYSTEM
+from scheduler.domain.principal import SYSTEM, Act, TargetKind, Verb
 from scheduler.domain.refusals import Conflict
 from scheduler.domain.webhook import DisabledCause
 from scheduler.persistence.database import Database

@@ -6,10 +6,9 @@ from datetime import datetime
 from uuid import UUID
 
 from scheduler.domain.interview import Agent, AgentType, Job, JobFilter, NewAgent, NewJob, PhoneNumber
-from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AgentNumberRequired
-from scheduler.domain.resource import Changes, ExternalKind
+from scheduler.domain.resource import Changes, ExternalKind, KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from scheduler.domain.batch import Batch, BatchState, ItemPage, ItemState
 from scheduler.domain.command import CommandKind
-from scheduler.domain.pagination import KeysetPage, KeysetSlice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import BatchFinished
+from scheduler.domain.resource import KeysetPage, KeysetSlice
 from scheduler.failpoints import failpoint
 from scheduler.ids import new_id
 from scheduler.persistence.batches import NewItem

@@ -8,10 +8,9 @@ from uuid import UUID
 
 from scheduler.domain.company import Company
 from scheduler.domain.interview import Candidate, CandidateFilter, NewCandidate
-from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import ContactRequired, PhoneNumberInvalid, UnknownJobs
-from scheduler.domain.resource import Changes, ExternalKind
+from scheduler.domain.resource import Changes, ExternalKind, KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores

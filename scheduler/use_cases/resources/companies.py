@@ -7,7 +7,7 @@ from operator import attrgetter
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import (
     Billing,
     BillingSystem,
@@ -19,11 +19,9 @@ from scheduler.domain.company import (
     NewCompany,
     PriceList,
 )
-from scheduler.domain.pagination import Listed, Slice
-from scheduler.domain.principal import SYSTEM, KeyKind, Principal, of_key
+from scheduler.domain.principal import SYSTEM, Act, KeyKind, Principal, TargetKind, Verb, of_key
 from scheduler.domain.refusals import AccessDenied, InsufficientPermissions, InvalidPeriod
-from scheduler.domain.resource import Changes
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.domain.resource import Changes, Listed, Slice
 from scheduler.ids import new_id
 from scheduler.lifecycle import partner_events
 from scheduler.persistence.database import Database

@@ -9,8 +9,19 @@ from typing import Any
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.audit import Act, TargetKind, Verb
-from scheduler.domain.principal import MAX_NAME, PER_HOUR, PER_MINUTE, SYSTEM, Key, KeyKind, KeyState, Principal
+from scheduler.domain.principal import (
+    MAX_NAME,
+    PER_HOUR,
+    PER_MINUTE,
+    SYSTEM,
+    Act,
+    Key,
+    KeyKind,
+    KeyState,
+    Principal,
+    TargetKind,
+    Verb,
+)
 from scheduler.domain.refusals import (
     ApiKeySuspended,
     ExpiryInPast,

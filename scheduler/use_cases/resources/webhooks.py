@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.delivery_history import (
     BATCHES_A_REPLAY,
     REPLAYED_A_BATCH,
@@ -18,10 +17,9 @@ from scheduler.domain.delivery_history import (
     Replay,
     ReplayFilter,
 )
-from scheduler.domain.pagination import Listed, Slice
-from scheduler.domain.principal import KeyKind, Principal, of_key
+from scheduler.domain.principal import Act, KeyKind, Principal, TargetKind, Verb, of_key
 from scheduler.domain.refusals import AccessDenied, Forbidden, TooManyWebhooks, WebhookNotActive
-from scheduler.domain.resource import Changes
+from scheduler.domain.resource import Changes, Listed, Slice
 from scheduler.domain.webhook import (
     MOST_OF_A_KEY,
     EndpointTest,

@@ -18,12 +18,11 @@ from scheduler.domain.attempt import (
     Proven,
     Reason,
 )
-from scheduler.domain.call import CallNews, CallProgress
+from scheduler.domain.call import CallNews, CallProgress, Schedule, ScheduleWarning
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import TimezoneUnknown
-from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
 from scheduler.lifecycle import decisions, partner_events, retries, scheduling, settling

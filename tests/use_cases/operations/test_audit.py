@@ -14,10 +14,20 @@ from sqlalchemy import event
 from console.sessions import ConsoleSessions
 from scheduler.clock import deadline_in
 from scheduler.domain.alarm import AlarmKey, key_of
-from scheduler.domain.audit import Act, AuditEntry, TargetKind, Verb
 from scheduler.domain.command import CommandKind
 from scheduler.domain.company import BillingSystem, CallLimits, NewCompany
-from scheduler.domain.principal import SYSTEM, KeyKind, OperatorRole, of_cli, of_key, of_link
+from scheduler.domain.principal import (
+    SYSTEM,
+    Act,
+    AuditEntry,
+    KeyKind,
+    OperatorRole,
+    TargetKind,
+    Verb,
+    of_cli,
+    of_key,
+    of_link,
+)
 from scheduler.domain.refusals import InvalidPauseReason, Refused
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database

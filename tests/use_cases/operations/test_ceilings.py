@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.domain.audit import Verb
 from scheduler.domain.command import CommandKind, Refusal
 from scheduler.domain.company import CallLimits, CompanySettings, LimitCeiling, NewCompany
-from scheduler.domain.principal import KeyKind
+from scheduler.domain.principal import KeyKind, Verb
 from scheduler.domain.refusals import NotFound
 from scheduler.ids import new_id
 from scheduler.persistence.alarms import AuditFilter

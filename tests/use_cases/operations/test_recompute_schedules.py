@@ -11,11 +11,10 @@ import pytest
 from sqlalchemy import text
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
-from scheduler.domain.call import NeverTaken
+from scheduler.domain.call import NeverTaken, NumberFacts, ScheduleWarning
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.schedule import NumberFacts, ScheduleWarning
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.timing.callee_zones import TZDATA_VERSION
 from scheduler.use_cases.explain import Explain

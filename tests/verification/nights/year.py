@@ -18,10 +18,9 @@ from zoneinfo import ZoneInfo
 from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import Attempt
-from scheduler.domain.call import CallOrder, CarrierAnswer
+from scheduler.domain.call import CallOrder, CarrierAnswer, Schedule
 from scheduler.domain.company import CallLimits, CallTimeInterval, CompanySettings, RetryPolicy, Weekday
 from scheduler.domain.refusals import OutsideCallTimeInterval, Refused
-from scheduler.domain.schedule import Schedule
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.policy import Policy

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from scheduler.domain.attempt import Created
-from scheduler.domain.schedule import Schedule
+from scheduler.domain.call import Schedule
 from scheduler.persistence.attempt_rows import columns_of, history_row
 from tests.support.builders import FOREVER, Tenant, a_number, a_schedule, an_unsaved_attempt
 
