@@ -24,6 +24,7 @@ DURING = [f"+42191541{place:04}" for place in range(12)]
 AFTER = "+421915410099"
 FEW, IDLE = 256, 300
 FEWEST = 8
+"""Below all that a process has open. At the number of what it has open, it can use the place of what it closes."""
 
 
 def pids_of(whole: WholeSystem) -> dict[str, int]:
@@ -73,7 +74,7 @@ def test_calls_ring_after_a_shortage_in_every_process(whole: WholeSystem, aloud:
     ends_at = whole.in_seconds(16)
     with ExitStack() as stack:
         for pid in pids_of(whole).values():
-            stack.enter_context(limited(pid))
+            stack.enter_context(limited(pid, FEWEST))
         whole.wait_until(
             lambda: not unnamed(whole) and whole.in_seconds(0) > ends_at,
             seconds=60,

@@ -4,8 +4,6 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import count as count_up
-from pathlib import Path
 
 from scheduler import process
 
@@ -22,18 +20,12 @@ def no_descriptors() -> Iterator[None]:
 
 
 @contextmanager
-def limited(pid: int, count: int | None = None) -> Iterator[None]:
-    """Set the limit of a process during the block. None: to what it has open now."""
+def limited(pid: int, count: int) -> Iterator[None]:
+    """Set the limit of a process during the block."""
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (_lowest_free(pid) if count is None else count, before[1]))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (count, before[1]))
     try:
         yield
     finally:
         with suppress(ProcessLookupError):  # it may have ended
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-
-
-def _lowest_free(pid: int) -> int:
-    """Return the number of the next descriptor that this process would open."""
-    opened = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
-    return next(number for number in count_up() if number not in opened)
