@@ -17,7 +17,7 @@ from hatchling.builders.wheel import WheelBuilder
 from scheduler.setting_values import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER
 from scheduler.settings import Settings, environment
 from standalone.valkey_and_postgres import _POSTGRES_SETTINGS, _VALKEY_SETTINGS, FLOWER_RIGHTS, FLOWER_USER
-from tests.architecture.test_code_rules import PRODUCT
+from tests.architecture.sources import PRODUCT
 from tests.docs.pages import blocks, read
 from tests.support.compose import ROOT, Missing, as_run_by_default, composed, procfile, variables_of_compose
 

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from api_shim.app import create_app
 from tests.api_shim.intake import Intake
-from tests.architecture.test_code_rules import ROOT
+from tests.architecture.sources import ROOT
 from tests.docs.pages import read
 from tests.support.servers import serving
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 import scheduler
+from tests.architecture.sources import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MARKS = "from tests.architecture.guards import guards\n"
 """The line of each module that has tests of guards."""
 _GUARD = re.compile(r"(?:--|#) guard: (\w+)$")

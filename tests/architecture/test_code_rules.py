@@ -12,33 +12,23 @@ import pytest
 import scheduler
 from scheduler.logs import ALLOWED
 from standalone.supervisor import commands
+from tests.architecture.sources import PRODUCT, ROOMS, ROOT, module, name_of, nodes
 from tests.support.compose import as_run_by_default, procfile
 
-ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("scheduler", "workers", "api_shim", "console", "standalone", "command_line")
 MOST_NAMES = 45
-PRODUCT = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py") if "versions" not in path.parts)
-
-
-def _name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-def _nodes(path: Path) -> Iterator[ast.AST]:
-    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
 
 
 @cache
 def _calls(path: Path) -> frozenset[str]:
     """Collect every dotted name that a module calls or reads, as written."""
-    return frozenset(ast.unparse(node) for node in _nodes(path) if isinstance(node, ast.Attribute | ast.Name))
+    return frozenset(ast.unparse(node) for node in nodes(path) if isinstance(node, ast.Attribute | ast.Name))
 
 
 @cache
 def _imports(path: Path) -> frozenset[str]:
     """Collect every module that a module imports, and every name from it."""
     imported = set()
-    for node in _nodes(path):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -102,7 +92,7 @@ POWERS = {
 
 @pytest.mark.parametrize(("power", "homes"), POWERS.values(), ids=POWERS)
 def test_a_power_has_its_home_and_no_other(power: str, homes: set[str]) -> None:
-    found = {_name(path) for path in PRODUCT if any(re.fullmatch(power, call) for call in _calls(path))}
+    found = {name_of(path) for path in PRODUCT if any(re.fullmatch(power, call) for call in _calls(path))}
     assert found <= homes
     assert found, "it is unused, so the rule checks nothing"
 
@@ -123,7 +113,7 @@ def test_a_power_has_its_home_and_no_other(power: str, homes: set[str]) -> None:
     ],
 )
 def test_a_package_is_used_in_one_place(package: str, home: str | tuple[str, ...]) -> None:
-    users = {_name(path) for path in PRODUCT if any(name.split(".")[0] == package for name in _imports(path))}
+    users = {name_of(path) for path in PRODUCT if any(name.split(".")[0] == package for name in _imports(path))}
     assert users
     assert all(user.startswith(home) for user in users), users
 
@@ -170,27 +160,26 @@ def test_network_packages_are_used_only_where_listed(package: str) -> None:
 
     A URL in a job is stored, never fetched.
     """
-    found = {_name(path) for path in PRODUCT if any(f"{each}.".startswith(f"{package}.") for each in _imports(path))}
+    found = {name_of(path) for path in PRODUCT if any(f"{each}.".startswith(f"{package}.") for each in _imports(path))}
     assert found == SPEAKERS[package]
 
 
 def _texts(path: Path) -> Iterator[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     docstrings = {
         id(node.body[0].value)
-        for node in ast.walk(tree)
+        for node in nodes(path)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
             yield node.value
 
 
 def test_sql_takes_the_time_as_a_parameter() -> None:
     its_own = re.compile(r"\bnow\(\)|current_timestamp|localtimestamp|statement_timestamp", re.IGNORECASE)
-    assert not [(_name(path), text) for path in PRODUCT for text in _texts(path) if its_own.search(text)]
+    assert not [(name_of(path), text) for path in PRODUCT for text in _texts(path) if its_own.search(text)]
 
 
 def test_new_statements_are_constant_texts() -> None:
@@ -198,24 +187,24 @@ def test_new_statements_are_constant_texts() -> None:
     built_once = [
         node
         for path in PRODUCT
-        for node in _nodes(path)
+        for node in nodes(path)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Fixed"
     ]
     assert len(built_once) <= STATEMENTS_BUILT_ONCE, "write a new statement as text, and execute it by the driver"
 
 
 def test_only_two_statements_compare_the_databases_clock() -> None:
-    saying = [_name(path) for path in PRODUCT for text in _texts(path) if "clock_timestamp()" in text]
+    saying = [name_of(path) for path in PRODUCT for text in _texts(path) if "clock_timestamp()" in text]
     assert saying == ["scheduler/persistence/database.py", "scheduler/persistence/last_looks.py"]
 
 
 def _instants_of_own(path: Path) -> Iterator[str]:
     """Yield the functions that open a writing transaction and read the clock themselves."""
-    for function in _nodes(path):
+    for function in nodes(path):
         if isinstance(function, ast.FunctionDef):
             called = {ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
             if "self._database.transaction" in called and called & {"self._now", "self.now"}:
-                yield f"{_name(path)}:{function.name}"
+                yield f"{name_of(path)}:{function.name}"
 
 
 def test_instants_in_a_transaction_are_those_of_its_clock() -> None:
@@ -226,32 +215,31 @@ def test_instants_in_a_transaction_are_those_of_its_clock() -> None:
 def test_messages_carry_no_time_and_broker_retries_nothing() -> None:
     forbidden = {"countdown", "eta", "task_always_eager", "expires"}
     for path in PRODUCT:
-        for node in _nodes(path):
+        for node in nodes(path):
             if isinstance(node, ast.keyword) and node.arg in forbidden and path.parts[-2] == "workers":
-                pytest.fail(f"{_name(path)} says {node.arg}=")
+                pytest.fail(f"{name_of(path)} says {node.arg}=")
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".retry", ".apply_async", ".delay")):
-                pytest.fail(f"{_name(path)} calls {ast.unparse(node.func)}")
+                pytest.fail(f"{name_of(path)} calls {ast.unparse(node.func)}")
 
 
-@pytest.mark.parametrize("path", PRODUCT, ids=_name)
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
 def test_a_module_says_what_it_is_about(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    if not text.strip():
+    if not module(path).body:
         return  # a package without its own overview
-    first = (ast.get_docstring(ast.parse(text)) or "").splitlines()
+    first = (ast.get_docstring(module(path)) or "").splitlines()
     assert first
-    assert first[0].endswith((".", "?", ":")), f"{_name(path)}: {first[0]!r} is not a sentence"
+    assert first[0].endswith((".", "?", ":")), f"{name_of(path)}: {first[0]!r} is not a sentence"
 
 
 def _said_in_logs(path: Path) -> Iterator[str]:
     """Yield every field that a module passes to its log."""
-    for node in _nodes(path):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log."):
             yield from (keyword.arg for keyword in node.keywords if keyword.arg)
 
 
 def test_log_fields_are_on_the_allowed_list() -> None:
-    said = {(field, _name(path)) for path in PRODUCT for field in _said_in_logs(path)}
+    said = {(field, name_of(path)) for path in PRODUCT for field in _said_in_logs(path)}
     found = {field for field, _ in said}
     assert found >= {"alarm", "until", "attempt_id"}, "no field was found, so the rule checks nothing"
     # The first is logged as `error`, with kind and place. The second tells that the alarm has its row already.
@@ -261,34 +249,32 @@ def test_log_fields_are_on_the_allowed_list() -> None:
 
 def _names_of_our_own(path: Path) -> int:
     """Count the names that a module imports from our packages when it is imported."""
-    imports = (each for each in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(each, ast.ImportFrom))
+    imports = (each for each in module(path).body if isinstance(each, ast.ImportFrom))
     return sum(len(each.names) for each in imports if (each.module or "").split(".")[0] in ROOMS)
 
 
 def test_no_file_imports_more_than_45_names_of_our_own() -> None:
     """To change such a file, one has to know too much."""
-    assert {_name(path): count for path in PRODUCT if (count := _names_of_our_own(path)) > MOST_NAMES} == {}
+    assert {name_of(path): count for path in PRODUCT if (count := _names_of_our_own(path)) > MOST_NAMES} == {}
 
 
 def test_the_seven_stops_are_where_the_map_says() -> None:
     stops = re.findall(r"^    (\w+) +(scheduler\.\S+) +(\w+)\.(\w+) ", scheduler.__doc__ or "", re.MULTILINE)
     assert [stop for stop, *_ in stops] == ["submit", "apply", "release", "dial", "hear", "settle", "explain"]
-    for stop, module, kind, function in stops:
-        assert module == f"scheduler.use_cases.{stop}"
-        assert callable(getattr(getattr(importlib.import_module(module), kind), function))
+    for stop, place, kind, function in stops:
+        assert place == f"scheduler.use_cases.{stop}"
+        assert callable(getattr(getattr(importlib.import_module(place), kind), function))
 
 
 MAPS = {
-    path: re.findall(
-        r"^(?: {4})?(\w+)  +\S", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "", re.MULTILINE
-    )
+    path: re.findall(r"^(?: {4})?(\w+)  +\S", ast.get_docstring(module(path)) or "", re.MULTILINE)
     for path in PRODUCT
     if path.name == "__init__.py" and path.parent.name != "scheduler"
 }
 """The modules that the docstring of a package lists."""
 
 
-@pytest.mark.parametrize("path", [path for path, named in MAPS.items() if named], ids=_name)
+@pytest.mark.parametrize("path", [path for path, named in MAPS.items() if named], ids=name_of)
 def test_the_map_of_a_package_names_its_modules(path: Path) -> None:
     present = {each.stem for each in path.parent.iterdir() if each.suffix == ".py" or (each / "__init__.py").exists()}
     assert set(MAPS[path]) == present - {"__init__"}
@@ -307,7 +293,7 @@ def test_nothing_names_an_index_host_or_a_machine() -> None:
     hosts = re.compile("|".join(names))
     kept = [*ROOT.glob("*"), *(ROOT / "docs").rglob("*"), *PRODUCT, *(ROOT / "tests").rglob("*.py")]
     found = [
-        _name(path)
+        name_of(path)
         for path in kept
         if path.is_file()
         and path.name != ".git"  # in a worktree it is a file, and git's own

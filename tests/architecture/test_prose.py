@@ -15,13 +15,15 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.architecture.sources import ROOT, nodes
+
 WORDS = {
     "name the agent": r"\b(?:whoever|whomever|nobody|somebody|anybody|everybody)\b",
     "a modern word": r"\b(?:anew|nought|save for|for ever|shall|whence|lest|mend(?:s|ed)?|in vain)\b",
     "an adjective": r"\b(?:is|are|was|were|has|have) (?-i:none)\b",
     "no longer": r"\bany more\b(?! than)|\b(?:is|are|was|were|be|listed|theirs|counts?|rings?) no more\b(?! than)",
 }
+_LISTED = re.compile("|".join(WORDS.values()), re.IGNORECASE)
 NO_AGENT = re.compile("nobody|somebody|anybody|everybody|whoever|whomever", re.IGNORECASE)
 """Parts of identifiers that hide the agent: caller, client, operator, worker."""
 QUESTION = re.compile(r"(?:what|when|who|whom|whose|whether|how|which|whoever|why|the same)\b", re.IGNORECASE)
@@ -51,14 +53,15 @@ _MARKERS = ("noqa", "guard:", "type:", "!")
 def _python(path: Path) -> Iterator[tuple[int, bool, str]]:
     """Yield (line, is a docstring's, text) of each docstring, comment and message."""
     source = path.read_text(encoding="utf-8")
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        text = token.string.lstrip("# ")
-        if token.type == tokenize.COMMENT and not text.startswith(_MARKERS):
-            yield token.start[0], False, text
-    tree = ast.parse(source)
+    # Reading the tokens takes most of the time, and hardly any module needs it.
+    if any(_LISTED.search(line.partition("#")[2]) for line in source.splitlines()):
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            text = token.string.lstrip("# ")
+            if token.type == tokenize.COMMENT and not text.startswith(_MARKERS):
+                yield token.start[0], False, text
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = {id(_first(node)) for node in ast.walk(tree) if isinstance(node, documented)}
-    for node in ast.walk(tree):
+    docstrings = {id(_first(node)) for node in nodes(path) if isinstance(node, documented)}
+    for node in nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             is_docstring = id(node) in docstrings
             if is_docstring or (_SENTENCE.search(node.value) and not _SQL.match(node.value)):
@@ -109,7 +112,7 @@ def _texts(path: Path) -> Iterator[tuple[int, bool, str]]:
 def _faults(path: Path, place: str) -> Iterator[str]:
     for line, is_docstring, text in _texts(path):
         flat = _CODE.sub("X", re.sub(r"\s*\n\s*", " ", text))
-        for wanted, pattern in WORDS.items():
+        for wanted, pattern in WORDS.items() if _LISTED.search(flat) else ():
             for match in re.finditer(pattern, flat, re.IGNORECASE):
                 around = flat[max(0, match.start() - 40) : match.end() + 40]
                 yield f"{place}:{line}: {wanted}: … {around} …"
@@ -152,7 +155,7 @@ def test_old_dialect_is_found(text: str, tmp_path: Path) -> None:
 
 def _identifiers(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line, name) of each variable, attribute, parameter, function, class and import of a module."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         for field in ("id", "attr", "arg", "name", "asname"):
             name = getattr(node, field, None)
             if isinstance(name, str):
@@ -198,9 +201,9 @@ def test_names_of_tests_are_short() -> None:
     "folder", ["scheduler", "workers", "api_shim", "console", "standalone", "command_line", "tests"]
 )
 def test_few_docstrings_begin_with_return(folder: str) -> None:
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / folder).rglob("*.py")]
+    paths = (ROOT / folder).rglob("*.py")
     functions = [
-        node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        node for path in paths for node in nodes(path) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     docstrings = [text for text in map(ast.get_docstring, functions) if text]
     assert sum(text.startswith("Return") for text in docstrings) <= MOST_RETURNS * len(docstrings)

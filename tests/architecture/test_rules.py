@@ -14,7 +14,7 @@ CODE = ("tests", "scheduler", "api_shim", "workers", "console", "standalone", "c
 
 
 class _Collected:
-    """Keeps the tests that another pytest in this process collects."""
+    """Tests that another pytest in this process collects."""
 
     items: Sequence[pytest.Item] = ()
 
@@ -29,12 +29,24 @@ def missing(cited: Sequence[Cited]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def cited() -> list[Cited]:
+def cited(request: pytest.FixtureRequest) -> list[Cited]:
+    session = request.session if collects_all_tests(request.config) else _collected()
+    return [each for item in session.items for each in citations(item)]
+
+
+def collects_all_tests(config: pytest.Config) -> bool:
+    """Check whether this run has collected every test, so that another collection would find no more."""
+    chosen = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "ff")
+    folders = [Path(each).resolve() for each in config.args]
+    return folders == [TESTS] and not any(config.getoption(name, None) for name in chosen)
+
+
+def _collected() -> _Collected:
     collected = _Collected()
     options = ["--collect-only", "-qq", "-p", "no:cacheprovider", "-p", "no:xdist"]
     status = pytest.main([*options, *(str(TESTS / folder) for folder in HTTP_FOLDERS)], plugins=[collected])
     assert status == pytest.ExitCode.OK
-    return [each for item in collected.items for each in citations(item)]
+    return collected
 
 
 def test_each_rule_is_shown_over_http_from_both_sides(cited: list[Cited]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.guards import ROOT
+from tests.architecture.sources import PRODUCT, ROOT, module, name_of
 
 LEFT_OUT = ("command_line/", "standalone/")
 """Programs of one machine and commands, which a person or a supervisor sees waiting. They connect to loopback."""
@@ -86,11 +86,10 @@ NO_WAIT = (
 
 
 def product() -> Iterator[tuple[str, ast.Module]]:
-    for package in ("scheduler", "workers", "api_shim", "console", "standalone", "command_line"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            name = str(path.relative_to(ROOT))
-            if name in REQUESTS or not name.startswith(LEFT_OUT):
-                yield name, ast.parse(path.read_text(encoding="utf-8"))
+    for path in PRODUCT:
+        name = name_of(path)
+        if name in REQUESTS or not name.startswith(LEFT_OUT):
+            yield name, module(path)
 
 
 def is_endless(call: ast.Call) -> bool:
@@ -152,6 +151,6 @@ def test_page_of_waits_names_each_module_that_opens_connections() -> None:
         name
         for name, tree in product()
         for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in OPENS
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", getattr(call.func, "id", "")) in OPENS
     }
     assert [name for name in sorted(opening) if f"`{name}`" not in text] == []

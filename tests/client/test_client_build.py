@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.architecture.test_code_rules import ROOT
+from tests.architecture.sources import ROOT
 from tests.support.built_client import CLIENT, DOCUMENT, built
 
 PYTHON_OF_PAGES = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scheduler.webhooks.sending import body_of, new_secret, signed_headers
-from tests.architecture.test_code_rules import ROOT
+from tests.architecture.sources import ROOT
 from tests.conftest import NOON, real_now
 
 SOURCES = ROOT / "client" / "typescript"

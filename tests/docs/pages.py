@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.architecture.test_code_rules import ROOT
+from tests.architecture.sources import ROOT
 
 DOCS = ROOT / "docs"
 

@@ -17,7 +17,7 @@ from command_line import main as cli
 from scheduler.settings import Settings
 from standalone.system import Options
 from tests.acceptance.conftest import QuickSystem
-from tests.architecture.test_code_rules import ROOT
+from tests.architecture.sources import ROOT
 from tests.docs.pages import DOCS, blocks, read, section
 
 HOW_TO = sorted((DOCS / "how-to").glob("*.md"))

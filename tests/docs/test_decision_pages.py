@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.test_code_rules import PRODUCT, ROOT
+from tests.architecture.sources import PRODUCT, ROOT
 from tests.docs.pages import DOCS, read, section
 
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))

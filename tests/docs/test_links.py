@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.test_code_rules import ROOT
+from tests.architecture.sources import ROOT
 from tests.docs.pages import DOCS, anchors, links
 
 PAGES = [

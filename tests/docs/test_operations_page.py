@@ -21,7 +21,7 @@ from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.terminal.text import system_line, terminal
 from scheduler.use_cases.shared.status import Carrier, Waiting
-from tests.architecture.test_code_rules import PRODUCT
+from tests.architecture.sources import PRODUCT
 from tests.docs.pages import DOCS, anchor, blocks, read, section
 from tests.support.compose import ROOT, procfile, variables_of_compose
 

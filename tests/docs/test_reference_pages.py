@@ -20,7 +20,7 @@ from scheduler.settings import Settings
 from scheduler.webhooks.sending import DATA_FIELDS
 from scheduler.wire import named_fields
 from scheduler.wire.requests import InterviewOfKnown
-from tests.architecture.test_code_rules import PRODUCT
+from tests.architecture.sources import PRODUCT
 from tests.docs.pages import DOCS, read, section
 
 STATES = read("docs/reference/states-and-reasons.md")

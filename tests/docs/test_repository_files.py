@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.architecture.test_code_rules import PRODUCT, ROOT
+from tests.architecture.sources import PRODUCT, ROOT
 from tests.conftest import _LONG_FILES, _ONE_AFTER_THE_OTHER
 from tests.docs.pages import read, section
 

@@ -31,7 +31,7 @@ from scheduler.domain.webhook import DisabledCause, EventType, NewEvent, OwnersE
 from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.partner_events import NOT_REPORTED
 from scheduler.lifecycle.state_machine import ARROWS, Arrow, arrow_of, evolve
-from tests.architecture.test_code_rules import PRODUCT
+from tests.architecture.sources import PRODUCT
 from tests.conftest import NOON
 from tests.lifecycle.lifecycle_setup import pending
 from tests.lifecycle.test_state_machine import LATER, SCHEDULE, an_attempt

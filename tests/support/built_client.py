@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from tests.architecture.test_code_rules import ROOT
+from tests.architecture.sources import ROOT
 
 CLIENT = ROOT / "client" / "python"
 DOCUMENT = ROOT / "docs" / "openapi.json"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.architecture.test_code_rules import ROOT
+from tests.architecture.sources import ROOT
 
 RULES = ROOT / "deploy" / "prometheus" / "duecall.rules.yml"
 TESTS_OF_RULES = RULES.with_name("duecall.rules.tests.yml")

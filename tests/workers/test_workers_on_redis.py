@@ -16,7 +16,7 @@ from scheduler.settings import environment
 from scheduler.use_cases.shared.hints import LIVENESS
 from standalone.private_server import free_port
 from standalone.valkey_and_postgres import EmbeddedValkey
-from tests.architecture.test_code_rules import ROOT
+from tests.architecture.sources import ROOT
 from tests.conftest import wait_until
 from tests.support.servers import ACCOUNT_SID, PRIMARY, wired
 from workers.app import configuration

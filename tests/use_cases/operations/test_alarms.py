@@ -26,7 +26,7 @@ from scheduler.use_cases.operations.counts import Tallies
 from scheduler.use_cases.operations.purge import Purge
 from scheduler.use_cases.shared.alarms import AlarmStore, Seen, raise_in
 from scheduler.use_cases.shared.effects import InvariantViolated
-from tests.architecture.test_code_rules import PRODUCT
+from tests.architecture.sources import PRODUCT
 from tests.conftest import NOON, TestClock
 from tests.docs.pages import read
 from tests.support.builders import RecordingHints, Tenant, a_placed_attempt

@@ -21,7 +21,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from tests.architecture.guards import MARKS, ROOT, Guard, Outcome, Run, all_guards, without
+from tests.architecture.guards import MARKS, Guard, Outcome, Run, all_guards, without
+from tests.architecture.sources import ROOT
 
 MAX_S = 40
 """Report a mutant that takes longer, because a developer who changes a guard waits for this run."""
