@@ -116,7 +116,7 @@ def _runs_of_batches() -> Iterator[Run]:
         yield Run(name=f"batches broken: {what}", model=BATCH, sizes=_SMALL_BATCHES, broken=switch)
 
 
-def check(run: Run) -> Found:
+def check(run: Run, *, is_long: bool = True) -> Found:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         text = with_its_events_told(run.model) if run.must_happen else run.model.read_text(encoding="utf-8")
@@ -125,7 +125,7 @@ def check(run: Run) -> Found:
         # -o1 disables dead variable analysis, which would make 50 % more states here.
         _made(["spin", "-a", "-o1", *run.defines, run.model.name], folder)
         # Broken rules are detected at once: optimising would take longer than it saves.
-        optimized = "-O1" if run.broken else "-O2"
+        optimized = "-O2" if is_long and not run.broken else "-O0"
         _made(["gcc", optimized, "-w", "-DCOLLAPSE", f"-DMEMLIM={_MEGABYTES}", *kind, "-o", "pan", "pan.c"], folder)
         options = ["-a", "-f"] if run.whether_all_end else []
         output = _made(["./pan", f"-m{_DEEPEST}", *options], folder)

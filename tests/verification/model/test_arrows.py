@@ -152,6 +152,6 @@ def test_message_for_missing_spin_names_the_packages(
 def test_small_model_is_clean_and_its_broken_rule_is_detected(
     model: Path, tiny: Mapping[str, int], broken: str
 ) -> None:
-    as_it_is: Found = check(Run(name="as it is", model=model, sizes=tiny))
+    as_it_is: Found = check(Run(name="as it is", model=model, sizes=tiny), is_long=False)
     assert (as_it_is.errors, as_it_is.is_whole) == (0, True)
     assert check(Run(name="broken", model=model, sizes=tiny, broken=broken)).errors == 1

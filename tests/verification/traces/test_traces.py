@@ -26,7 +26,7 @@ from tests.verification.traces.trace_setup import End, TraceSetup
 
 WHOLE = bool(os.environ.get("DUECALL_TRACES"))
 SEED = int(os.environ.get("DUECALL_SEED") or (random.SystemRandom().randrange(10**6) if WHOLE else 20))
-DECIDED, STORED = ((10**6, 400), (10**6, 40)) if WHOLE else ((40, 20), (1, 1))
+DECIDED, STORED = ((10**6, 400), (10**6, 40)) if WHOLE else ((10, 5), (1, 1))
 """Traces per kind, by decisions alone and over the stores: orders of its callbacks, and traces with repetitions."""
 
 
