@@ -7,6 +7,7 @@ from uuid import UUID
 
 from console.attempt_list import AttemptFilter, ListedAttempt, ListOrder, Place
 from console.stores.attempt_lists import AttemptListStore, Bounds, PartCounts
+from console.stores.resources import InterviewFacts, OperatedResources, UnappliedCommand
 from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.call import CalleeClock
@@ -15,8 +16,6 @@ from scheduler.domain.explanation import Explanation
 from scheduler.domain.refusals import InvalidFields, TimezoneUnknown
 from scheduler.lifecycle.scheduling import Callee, deciding_clocks
 from scheduler.persistence.database import Database
-from scheduler.persistence.inbox import UnappliedCommand
-from scheduler.persistence.interviews import InterviewFacts
 from scheduler.persistence.last_looks import LastLookRow
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.explain import Explain
@@ -174,13 +173,14 @@ class AttemptPages:
         account_calls = self._explain.account_calls()
         with self._database.reading() as stores:
             now = self._now()
+            resources = OperatedResources(stores.connection)
             attempt = require(stores.attempts.find(attempt_id), "callAttempt", attempt_id)
             row = self._explain.look(stores, attempt_id)
             return AttemptDetails(
                 explanation=self._explain.explained(stores, attempt, account_calls, None, row),
-                interview=require(stores.interviews.facts(attempt.interview_id), "interview", attempt.interview_id),
+                interview=require(resources.interview(attempt.interview_id), "interview", attempt.interview_id),
                 attempts=_around(attempt, stores.attempts.find_of_interview(attempt.interview_id)),
-                commands=stores.inbox.unapplied_of_interview(attempt.interview_id, MAX_COMMANDS),
+                commands=resources.commands_of_interview(attempt.interview_id, MAX_COMMANDS),
                 line_holder=row.line_holder,
                 last_on_line=_last_on_line(stores, row, now),
                 clocks=_clocks(attempt, callee_from(row), now),

@@ -7,16 +7,21 @@ from datetime import timedelta
 from enum import StrEnum
 from uuid import UUID
 
+from console.stores.resources import (
+    CompanyHeading,
+    NumberHeading,
+    OperatedBatch,
+    OperatedCompany,
+    OperatedResources,
+    UnappliedCommand,
+)
 from scheduler.clock import Now
 from scheduler.domain.alarm import KeptAlarm
-from scheduler.domain.batch import BatchFilter, OperatedBatch
+from scheduler.domain.batch import BatchFilter
 from scheduler.domain.principal import Key, KeyKind, KeyState
 from scheduler.domain.resource import NEWEST_FIRST, Cursor, KeysetPage, KeysetSlice
 from scheduler.lifecycle.backoffs import Backoff
-from scheduler.persistence.agents import NumberHeading
-from scheduler.persistence.companies import CompanyHeading, OperatedCompany
 from scheduler.persistence.database import Database
-from scheduler.persistence.inbox import UnappliedCommand
 from scheduler.persistence.keys import ListedKey
 from scheduler.persistence.unknown_outcomes import UnknownOutcome
 from scheduler.use_cases.explain import Explain
@@ -231,16 +236,17 @@ class CompanyPages:
         """Read a company with its parts, also if it is deleted and not yet erased. Raises NotFound, DatabaseAway."""
         more = MOST_PARTS + 1
         with self._database.reading() as stores:
-            company = stores.companies.operated(company_id)
+            resources = OperatedResources(stores.connection)
+            company = resources.company(company_id)
             if company is None:
                 raise not_found("company", company_id)
-            commands = stores.inbox.unapplied_of_company(company_id, more)
+            commands = resources.commands_of_company(company_id, more)
             unknown = stores.unknown_outcomes.page(company_id, more)
             alarms = stores.alarms.open(more, company_id=company_id)
-            numbers = stores.phone_numbers.headings(company_id, more)
+            numbers = resources.numbers(company_id, more)
             keys = stores.keys.all(company_id)
             webhooks = stores.webhook_overview.count_of_company(company_id)
-            batches = stores.batches.count_of_company(company_id)
+            batches = resources.count_batches(company_id)
         now = self._now()
         return CompanyParts(
             company=company,
@@ -267,7 +273,7 @@ class CompanyPages:
         attempts = self._explain.waiting()
         commands = self._backlog.commands()
         with self._database.reading() as stores:
-            headings = {each.id: each for each in stores.companies.headings()}
+            headings = {each.id: each for each in OperatedResources(stores.connection).companies()}
         return [
             CompanyCounts(
                 heading=headings[each.company_id],
@@ -345,7 +351,7 @@ class KeyPages:
                 each for each in stores.keys.of_principal(principal.id) if each.principal.key_id != principal.key_id
             ]
             is_ats = principal.kind is KeyKind.ATS
-            companies = stores.companies.count_of_ats(principal.id) if is_ats else 1
+            companies = OperatedResources(stores.connection).count_of_ats(principal.id) if is_ats else 1
         return KeyParts(
             listed=listed,
             state=listed.key.state(now),
@@ -365,4 +371,5 @@ class BatchPages:
     def newest(self, wanted: BatchFilter, after: Cursor | None, limit: int) -> KeysetPage[OperatedBatch]:
         """List batches of all companies, newest first. Raises DatabaseAway."""
         with self._database.reading() as stores:
-            return stores.batches.of_all_companies(wanted, KeysetSlice(limit=limit, sort=NEWEST_FIRST, after=after))
+            asked = KeysetSlice(limit=limit, sort=NEWEST_FIRST, after=after)
+            return OperatedResources(stores.connection).batches(wanted, asked)

@@ -41,8 +41,8 @@ from console.attempt_list import (
 from scheduler.domain.attempt import Reason
 from scheduler.domain.explanation import PACE
 from scheduler.persistence.attempt_counts import DUE_BY_RULE, values_of_due
+from scheduler.persistence.connection import among
 from scheduler.persistence.json_columns import schedule_from_json
-from scheduler.persistence.many import among
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_history, attempts, companies, inbox, interviews

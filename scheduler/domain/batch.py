@@ -78,15 +78,6 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperatedBatch:
-    """A batch as operators see it: without its name, which is a client's text."""
-
-    batch: Batch
-    company_name: str | None = field(repr=False)
-    company_deleted: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class BatchFilter:
     """A filter for batches. A field that is None does not filter."""
 

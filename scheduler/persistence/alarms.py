@@ -1,6 +1,5 @@
 """Alarms that are kept until an operator acknowledges them, and the audit of acts."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,17 +7,16 @@ from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import Select, delete, func, or_, select, text, tuple_, update
+from sqlalchemy import Select, func, or_, select, text, tuple_, update
 
 from scheduler.domain.alarm import KeptAlarm, RaisedAlarm
 from scheduler.domain.principal import Act, AuditEntry, as_stored
 from scheduler.ids import new_id
-from scheduler.persistence.connection import Connection, Fixed
-from scheduler.persistence.many import among, given_instant, insert_all
-from scheduler.persistence.rows import from_row
+from scheduler.persistence.connection import Connection, Fixed, among, as_json, given_instant, insert_all
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write
-from scheduler.persistence.tables import alarms, audit, sign_in_links
-from scheduler.persistence.tallies import as_json
+from scheduler.persistence.tables import alarms, audit, console_acts, console_sessions, sign_in_links
+from scheduler.persistence.tallies import entry_of
 from scheduler.rules.operators import latest_try
 from scheduler.rules.tallies import of_alarms
 
@@ -76,18 +74,10 @@ class Alarms(Store):
     def raise_all(self, raised: Sequence[RaisedAlarm], now: datetime) -> None:
         """Store and count alarms, each key once. An open alarm of the same key only gets a higher count."""
         rows = [
-            {
-                "id": str(new_id(now)),
-                "kind": each.key.kind,
-                "subjects": dict(each.key.subjects),
-                "first_seen_at": each.first_seen_at.isoformat(),
-                "last_seen_at": each.last_seen_at.isoformat(),
-                "count": each.count,
-            }
+            as_columns(each, without={"key"}, id=new_id(now), kind=each.key.kind, subjects=dict(each.key.subjects))
             for each in raised
         ]
-        counts = as_json(of_alarms(raised).items())
-        self._connection.execute(_RAISE, {"raised": json.dumps(rows), "counts": counts})
+        self._connection.execute(_RAISE, {"raised": as_json(rows), "counts": entry_of(of_alarms(raised).items())})
 
     def open(
         self, limit: int, kind: str | None = None, after: AlarmPlace | None = None, company_id: UUID | None = None
@@ -131,10 +121,8 @@ class Alarms(Store):
 
     def acknowledge(self, ids: Sequence[UUID], actor: str, note: str | None, now: datetime) -> None:
         """Close alarms that the caller has locked. They are no longer posted."""
-        self._connection.execute(
-            update(alarms)
-            .where(among(alarms.c.id, ids))
-            .values(acknowledged_at=now, acknowledged_by=actor, note=note, post_at=None)
+        self._update(
+            alarms, among(alarms.c.id, ids), acknowledged_at=now, acknowledged_by=actor, note=note, post_at=None
         )
 
     def count_open(self) -> Mapping[str, int]:
@@ -150,19 +138,16 @@ class Alarms(Store):
         return self._one(_kept, _TAKE_TO_POST, values)
 
     def posted(self, alarm_id: UUID, now: datetime) -> None:
-        self._connection.execute(update(alarms).where(alarms.c.id == alarm_id).values(posted_at=now, post_at=None))
+        self._update(alarms, alarms.c.id == alarm_id, posted_at=now, post_at=None)
 
     def not_posted(self, alarm_id: UUID, again_at: datetime | None) -> None:
         """Post it again at this time, unless it was acknowledged meanwhile. None: give up."""
-        self._connection.execute(
-            update(alarms).where(alarms.c.id == alarm_id, alarms.c.post_at.is_not(None)).values(post_at=again_at)
-        )
+        self._update(alarms, alarms.c.id == alarm_id, alarms.c.post_at.is_not(None), post_at=again_at)
 
     def forget(self, before: datetime, limit: int) -> int:
         """Delete alarms that were acknowledged before then. Return their number. Open alarms stay, however old."""
         old = select(alarms.c.id).where(alarms.c.acknowledged_at < before).limit(limit)
-        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars()
-        return self._connection.execute(delete(alarms).where(among(alarms.c.id, ids))).rowcount
+        return self._delete_free(alarms.c.id, old)
 
 
 # --- The audit: entries are added in the transaction of their act, and never changed
@@ -194,18 +179,9 @@ class Audit(Store):
     def add(self, actor: str, acts: Sequence[Act], now: datetime, *, trace_id: str | None = None) -> None:
         """Add entries for acts of this transaction."""
         rows = [
-            {
-                "at": now,
-                "actor": actor,
-                "verb": act.verb.value,
-                "target_kind": act.target_kind.value,
-                "target_id": None if act.target_id is None else str(act.target_id),
-                "company_id": act.company_id,
-                "reason": act.reason,
-                "before": as_stored(act.before),
-                "after": as_stored(act.after),
-                "trace_id": trace_id,
-            }
+            as_columns(
+                act, at=now, actor=actor, before=as_stored(act.before), after=as_stored(act.after), trace_id=trace_id
+            )
             for act in acts
         ]
         if rows:
@@ -236,3 +212,20 @@ class Audit(Store):
         """Find the actors who created these links."""
         query = select(sign_in_links.c.id, sign_in_links.c.created_by).where(among(sign_in_links.c.id, link_ids))
         return {row.id: row.created_by for row in self._connection.execute(query)}
+
+    def forget_sessions(self, before: datetime, limit: int) -> int:
+        """Delete sessions, unused links and tokens of forms of before then. Returns the number of the largest kind.
+
+        An entry names the actor of a used link by its id, so only the link tells who created it.
+        """
+        deleted = []
+        for key, ended_at in (
+            (console_sessions.c.id, console_sessions.c.expires_at),
+            (sign_in_links.c.id, sign_in_links.c.expires_at),
+            (console_acts.c.token, console_acts.c.sent_at),
+        ):
+            old = select(key).where(ended_at < before).order_by(ended_at).limit(limit)
+            if key.table is sign_in_links:
+                old = old.where(sign_in_links.c.used_at.is_(None))
+            deleted.append(self._delete(key.table, key.in_(old)))
+        return max(deleted)

@@ -16,6 +16,7 @@ from scheduler.lifecycle.state_machine import changes, evolve
 from scheduler.persistence.attempt_rows import attempt_of, column_of, history_row
 from scheduler.persistence.call_conditions import COMPANY_MAY_CALL, LINE_HAS_A_CALL, LINE_RESTS, command_waits
 from scheduler.persistence.carrier_accounts import DATABASE_NOW, DatabaseName
+from scheduler.persistence.connection import as_json, given_rows
 from scheduler.persistence.last_looks import (
     COLUMNS,
     LAST_LOOK,
@@ -25,7 +26,6 @@ from scheduler.persistence.last_looks import (
     last_look_of,
     look_of,
 )
-from scheduler.persistence.many import as_json, given_rows
 from scheduler.persistence.rows import AnyRow, from_row, readable
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_history, attempts

@@ -83,15 +83,15 @@ class AttemptPolls(Store):
 
         `listed_at` as in `reschedule_poll`. The called number is deleted with the last search.
         """
-        self._connection.execute(
-            update(attempts)
-            .where(attempts.c.id == attempt_id, attempts.c.epoch == epoch, is_set(attempts.c.search_at))
-            .values(
-                search_at=search_at,
-                looks=attempts.c.looks + 1,
-                listed_at=func.coalesce(listed_at, attempts.c.listed_at),
-                **({"called_number": None} if search_at is None else {}),
-            )
+        self._update(
+            attempts,
+            attempts.c.id == attempt_id,
+            attempts.c.epoch == epoch,
+            is_set(attempts.c.search_at),
+            search_at=search_at,
+            looks=attempts.c.looks + 1,
+            listed_at=func.coalesce(listed_at, attempts.c.listed_at),
+            **{"called_number": None} if search_at is None else {},
         )
 
     def forget_number_of_erased(self, attempt_id: UUID) -> None:

@@ -1,6 +1,6 @@
 """Attempts as rows: their columns, the rows of their history, and the writes that add and save both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from enum import Enum
@@ -11,11 +11,10 @@ from sqlalchemy import Row
 from scheduler.domain.attempt import Attempt, Event
 from scheduler.domain.call import Schedule, ScheduleWarning
 from scheduler.lifecycle.state_machine import arrow_of
-from scheduler.persistence.connection import Connection
+from scheduler.persistence.connection import Connection, update_all
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json
-from scheduler.persistence.many import insert_all, update_all
 from scheduler.persistence.rows import from_row
-from scheduler.persistence.store import Write
+from scheduler.persistence.store import Write, insertion
 from scheduler.persistence.tables import attempt_history, attempts
 
 
@@ -107,15 +106,7 @@ def _save_all(connection: Connection, saved: Sequence[tuple[Attempt, Attempt]]) 
     update_all(connection, attempts, "id", rows)
 
 
-def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    insert_all(connection, attempts, rows)
-
-
-def _add_to_history(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    insert_all(connection, attempt_history, rows)
-
-
 SAVE = Write(execute=_save_all, turn=1, merge=lambda first, second: (first[0], second[1]))
 # After `SAVE`: a retry may be inserted only once its predecessor is not open any longer.
-ADD = Write(execute=_add_all, turn=2)
-ADD_TO_HISTORY = Write(execute=_add_to_history, turn=3)
+ADD = insertion(attempts, turn=2)
+ADD_TO_HISTORY = insertion(attempt_history, turn=3)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import and_, any_, bindparam, func, literal_column, null, or_, select, text, update
+from sqlalchemy import and_, any_, bindparam, func, literal_column, null, or_, select, text
 
 from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled
 from scheduler.domain.company import CompanySettings
@@ -17,9 +17,8 @@ from scheduler.lifecycle.retries import MOST_ATTEMPTS
 from scheduler.lifecycle.state_machine import evolve
 from scheduler.persistence import events
 from scheduler.persistence.attempt_rows import ADD, ADD_TO_HISTORY, SAVE, attempt_of, columns_of, history_row
-from scheduler.persistence.connection import Fixed
+from scheduler.persistence.connection import Fixed, among_given
 from scheduler.persistence.json_columns import settings_of
-from scheduler.persistence.many import among_given
 from scheduler.persistence.rows import AnyRow, from_row, readable
 from scheduler.persistence.store import Free, Store, freely_locked
 from scheduler.persistence.tables import attempt_history, attempts, interviews, stray_calls
@@ -303,15 +302,19 @@ class Attempts(Store):
     def forget_candidate(self, candidate_id: UUID) -> None:
         """Delete the called number of the candidate's finished attempts: the previous version kept it there."""
         of_candidate = select(interviews.c.id).where(interviews.c.candidate_id == candidate_id)
-        self._connection.execute(
-            update(attempts)
-            .where(
-                attempts.c.interview_id.in_(of_candidate),
-                attempts.c.state != AttemptState.IN_PROGRESS.value,
-                attempts.c.called_number.is_not(None),
-            )
-            .values(called_number=None)
+        self._update(
+            attempts,
+            attempts.c.interview_id.in_(of_candidate),
+            attempts.c.state != AttemptState.IN_PROGRESS.value,
+            attempts.c.called_number.is_not(None),
+            called_number=None,
         )
+
+    def forget_history(self, before: datetime, limit: int) -> int:
+        """Delete history before then. Rows are numbered as they are written, so the oldest have the lowest ids."""
+        entries = select(attempt_history.c.id, attempt_history.c.at)
+        oldest = entries.order_by(attempt_history.c.id).limit(limit).subquery()
+        return self._delete(attempt_history, attempt_history.c.id.in_(select(oldest.c.id).where(oldest.c.at < before)))
 
     def lock_live_leg(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt of unknown outcome whose call was later seen alive and has not ended."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, insert, select, text
+from sqlalchemy import bindparam, insert, select, text
 
 from scheduler.domain.attempt import Phase
 from scheduler.lifecycle import bounds
@@ -19,8 +19,7 @@ from scheduler.persistence.call_conditions import (
     MATCHES,
     command_waits,
 )
-from scheduler.persistence.connection import Fixed
-from scheduler.persistence.many import among
+from scheduler.persistence.connection import Fixed, among
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import carrier_backoffs as table
@@ -80,19 +79,17 @@ class CarrierBackoffs(Store):
         outdated = [row_id for row_id, each in before if after.get(each.scope) != each]
         unchanged = {each.scope for row_id, each in before if row_id not in outdated}
         if outdated:
-            self._connection.execute(delete(table).where(among(table.c.id, outdated)))
+            self._delete(table, among(table.c.id, outdated))
         new = [_columns(account_id, each, now) for scope, each in after.items() if scope not in unchanged]
         if new:
             self._connection.execute(insert(table), new)
 
     def forget_company(self, company_id: UUID) -> int:
-        return self._connection.execute(delete(table).where(table.c.company_id == company_id)).rowcount
+        return self._delete(table, table.c.company_id == company_id)
 
     def forget(self, updated_before: datetime, limit: int) -> int:
         """Delete up to `limit` back-offs that have not changed since `updated_before`."""
-        old = select(table.c.id).where(table.c.updated_at < updated_before).limit(limit)
-        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars()
-        return self._connection.execute(delete(table).where(among(table.c.id, ids))).rowcount
+        return self._delete_free(table.c.id, select(table.c.id).where(table.c.updated_at < updated_before).limit(limit))
 
     # ---- the ends of orders
 

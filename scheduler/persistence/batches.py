@@ -7,27 +7,16 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, delete, func, select, text, update
+from sqlalchemy import and_, case, func, select, text, update
 
-from scheduler.domain.batch import (
-    Batch,
-    BatchFilter,
-    BatchItem,
-    BatchState,
-    ItemPage,
-    ItemState,
-    OperatedBatch,
-    WaitingBatches,
-    WaitingItem,
-)
+from scheduler.domain.batch import Batch, BatchItem, BatchState, ItemPage, ItemState, WaitingBatches, WaitingItem
 from scheduler.domain.command import Refusal
-from scheduler.domain.resource import COUNTED_UP_TO, KeysetPage, KeysetSlice
-from scheduler.persistence.connection import Connection
+from scheduler.domain.resource import KeysetPage, KeysetSlice
+from scheduler.persistence.connection import Connection, among, insert_all
 from scheduler.persistence.keyset import Branch, KeysetStore
-from scheduler.persistence.many import among, as_json, insert_all
 from scheduler.persistence.rows import as_columns, from_row, readable
-from scheduler.persistence.store import Write
-from scheduler.persistence.tables import batch_items, batches, companies, interviews
+from scheduler.persistence.store import Write, insertion, statement
+from scheduler.persistence.tables import batch_items, batches, interviews
 from scheduler.persistence.tallies import ADD as ADD_TALLY
 from scheduler.rules.tallies import BATCH_ITEMS, Amount, key_of
 
@@ -113,22 +102,14 @@ _NOT_STORED = frozenset({"in_progress"})
 _OF_ONE = {column.name: column for column in batches.c}
 
 
-def _answer_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    connection.write(batch_items.name, _ANSWER_ITEMS, {"rows": as_json(rows)})
-
-
-def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    insert_all(connection, batches, rows)
-
-
 def _add_all_items(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     for start in range(0, len(rows), _ROWS_A_STATEMENT):
         insert_all(connection, batch_items, rows[start : start + _ROWS_A_STATEMENT])
 
 
-_ADD = Write(execute=_add_all, turn=7)
+_ADD = insertion(batches, turn=7)
 _ADD_ITEMS = Write(execute=_add_all_items, turn=8)
-_ANSWER = Write(execute=_answer_all, turn=8)
+_ANSWER = statement(batch_items.name, _ANSWER_ITEMS, turn=8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +145,7 @@ class Batches(KeysetStore):
             self._tally("REFUSED", sum(each.error is not None for each in items))
 
     def get(self, company_id: UUID, batch_id: UUID) -> Batch | None:
-        query = select(*_COLUMNS).where(batches.c.id == batch_id, batches.c.company_id == company_id)
+        query = select(*COLUMNS).where(batches.c.id == batch_id, batches.c.company_id == company_id)
         return self._one(_batch, query)
 
     def with_calls(self, batch: Batch) -> Batch:
@@ -174,7 +155,7 @@ class Batches(KeysetStore):
 
     def lock(self, company_id: UUID, batch_id: UUID) -> Batch | None:
         """Lock the batch: none of its items is being applied until we commit."""
-        query = select(*_COLUMNS).where(
+        query = select(*COLUMNS).where(
             batches.c.id == batch_id,
             batches.c.company_id == company_id,  # guard: batch_company
         )
@@ -182,7 +163,7 @@ class Batches(KeysetStore):
 
     def lock_free(self, batch_id: UUID) -> Batch | None:
         """Lock the batch, unless another worker has locked it."""
-        query = select(*_COLUMNS).where(batches.c.id == batch_id)
+        query = select(*COLUMNS).where(batches.c.id == batch_id)
         return self._one(_batch, query.with_for_update(key_share=True, skip_locked=True))
 
     def save(self, batch: Batch, work_at: datetime) -> None:
@@ -195,32 +176,7 @@ class Batches(KeysetStore):
     def page(self, company_id: UUID, asked: KeysetSlice) -> KeysetPage[Batch]:
         """List batches of a company, newest first."""
         branch = Branch(id=batches.c.id, at=batches.c.created_at, conditions=[batches.c.company_id == company_id])
-
-        def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Batch]]:
-            query = select(*_COLUMNS).where(among(batches.c.id, ids))
-            return self._readable(batches, lambda row: (row.id, _batch(row)), query)
-
-        return self._keyset_page([branch], asked, rows)
-
-    def of_all_companies(self, wanted: BatchFilter, asked: KeysetSlice) -> KeysetPage[OperatedBatch]:
-        """List batches of all companies, newest first."""
-        b = batches.c
-        conditions = [
-            column == value for column, value in ((b.id, wanted.id), (b.company_id, wanted.company_id)) if value
-        ]
-        matches = [] if wanted.state is None else [b.state == wanted.state.value]
-        branch = Branch(id=b.id, at=b.created_at, conditions=conditions, matches=matches)
-
-        def rows(ids: Sequence[UUID]) -> list[tuple[UUID, OperatedBatch]]:
-            found = select(*_OPERATED, companies.c.name.label("company_name"), companies.c.deleted_at)
-            query = found.join(companies, companies.c.id == b.company_id).where(among(b.id, ids))
-            return self._readable(batches, lambda row: (row.id, _operated(row)), query)
-
-        return self._keyset_page([branch], asked, rows)
-
-    def count_of_company(self, company_id: UUID) -> int:
-        """Count the batches of a company, up to one more than `COUNTED_UP_TO`."""
-        return self._count_up_to(COUNTED_UP_TO + 1, select(batches).where(batches.c.company_id == company_id))
+        return self._keyset_page([branch], asked, batches, _batch, select(*COLUMNS))
 
     def items(self, batch_id: UUID, state: ItemState | None, after: int, limit: int) -> ItemPage:
         """List items after an index, with the external ids that their interviews have now."""
@@ -295,11 +251,11 @@ class Batches(KeysetStore):
 
     def cancelled_to(self, batch_id: UUID, index: int) -> None:
         """Note that the interviews of the items up to this index are cancelled."""
-        self._connection.execute(update(batches).where(batches.c.id == batch_id).values(cancelled_to=index))
+        self._update(batches, batches.c.id == batch_id, cancelled_to=index)
 
     def lock_forgotten(self, before: datetime, limit: int) -> list[Batch]:
         """Lock batches that have been paused since before then."""
-        query = select(*_COLUMNS).where(batches.c.finished_at.is_(None), batches.c.work_at < before)
+        query = select(*COLUMNS).where(batches.c.finished_at.is_(None), batches.c.work_at < before)
         query = query.where(batches.c.state == BatchState.PAUSED.value).limit(limit)
         return self._readable(batches, _batch, query.with_for_update(key_share=True, skip_locked=True))
 
@@ -311,7 +267,7 @@ class Batches(KeysetStore):
             return 0
         deleted = self._connection.execute(_FORGET_ITEMS, {"ids": ids, "limit": limit}).rowcount
         if deleted < limit:
-            deleted += self._connection.execute(delete(batches).where(among(batches.c.id, ids))).rowcount
+            deleted += self._delete(batches, among(batches.c.id, ids))
         return min(deleted, limit)
 
     def _tally(self, outcome: str, count: int) -> None:
@@ -321,17 +277,8 @@ class Batches(KeysetStore):
             self._connection.write(ADD_TALLY, key, (key, Amount(n=count)))
 
 
-_COLUMNS = [_OF_ONE[name] for name in Batch.__dataclass_fields__ if name not in _NOT_STORED]
-_OPERATED = [column for column in _COLUMNS if column is not batches.c.name]
+COLUMNS = [_OF_ONE[name] for name in Batch.__dataclass_fields__ if name not in _NOT_STORED]
 _batch = partial(from_row, Batch, in_progress=None)
-
-
-def _operated(row: Any) -> OperatedBatch:  # noqa: ANN401 - a row of the query
-    return OperatedBatch(
-        batch=from_row(Batch, row, name=None, in_progress=None),
-        company_name=row.company_name,
-        company_deleted=row.deleted_at is not None,
-    )
 
 
 def _row_of(batch: Batch, item: NewItem) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,142 +15,22 @@ from sqlalchemy import (
     any_,
     bindparam,
     cast,
-    delete,
     func,
     literal,
-    null,
     or_,
     select,
     text,
-    update,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 
-from scheduler.domain.interview import Candidate, CandidateFilter, Job, JobFilter
+from scheduler.domain.interview import Candidate, CandidateFilter
 from scheduler.domain.resource import COUNTED_UP_TO, KeysetPage, KeysetSlice, Listed, Slice, SortField
-from scheduler.persistence.connection import Connection, Fixed
+from scheduler.persistence.connection import Connection, Fixed, among, insert_all
 from scheduler.persistence.json_columns import omitted_fields
 from scheduler.persistence.keyset import NARROW, Branch, KeysetStore, has_row, of_other_spans
-from scheduler.persistence.many import among, insert_all
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Write
-from scheduler.persistence.tables import assignments, candidates, interviews, jobs
-
-# --- Jobs, for which candidates are considered
-
-
-_job = partial(from_row, Job)
-
-
-def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    insert_all(connection, jobs, rows)
-
-
-_ADD = Write(execute=_add_all, turn=0)
-
-
-class Jobs(KeysetStore):
-    def add(self, job: Job, content_hash: bytes | None = None) -> None:
-        self._connection.write(_ADD, job.id, as_columns(job, content_hash=content_hash))
-
-    def get(self, company_id: UUID, job_id: UUID) -> Job | None:
-        """Find the job, if it is this company's and not deleted."""
-        return self._one(_job, _of_company(company_id).where(jobs.c.id == job_id))
-
-    def get_all(self, company_id: UUID, job_ids: Collection[UUID]) -> dict[UUID, Job]:
-        """Find several jobs as `get` does."""
-        query = _of_company(company_id).where(among(jobs.c.id, list(job_ids)))
-        return {job.id: job for job in self._all(_job, query)}
-
-    def lock(self, company_id: UUID, job_id: UUID) -> Job | None:
-        """Lock the job, if it is this company's and not deleted."""
-        query = _of_company(company_id).where(jobs.c.id == job_id).with_for_update(key_share=True)
-        return self._one(_job, query)
-
-    def lock_shared(self, company_id: UUID, job_ids: Sequence[UUID]) -> tuple[Job, ...]:
-        """Lock the company's jobs among these, so that they are not deleted until we commit."""
-        query = _of_company(company_id).where(jobs.c.id.in_(job_ids)).order_by(jobs.c.id).with_for_update(read=True)
-        return tuple(self._all(_job, query))
-
-    def of_candidate(self, company_id: UUID, candidate_id: UUID) -> tuple[Job, ...]:
-        """List the jobs of a candidate, oldest assignment first."""
-        query = (
-            _of_company(company_id)
-            .join(assignments, assignments.c.job_id == jobs.c.id)
-            .where(assignments.c.candidate_id == candidate_id)
-            .order_by(assignments.c.created_at, jobs.c.id)
-        )
-        return tuple(self._all(_job, query))
-
-    def titles(self, company_id: UUID, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
-        """Read the titles of the company's jobs among these, without deleted ones."""
-        rows = self._connection.execute(
-            _of_company(company_id).with_only_columns(jobs.c.id, jobs.c.title).where(jobs.c.id.in_(job_ids))
-        )
-        return {row.id: row.title for row in rows}
-
-    def page(self, company_id: UUID, requested: Slice, only: JobFilter) -> Listed[Job]:
-        """Read a numbered page of at most one status."""
-        query = _of_company(company_id)
-        for status in only.statuses:
-            query = query.where(jobs.c.status == status.value)
-        if only.external_id is not None:
-            query = query.where(jobs.c.external_id == only.external_id)
-        return self._page(_job, query, jobs, requested)
-
-    def keyset_page(self, company_id: UUID, asked: KeysetSlice, only: JobFilter) -> KeysetPage[Job]:
-        """Read a page of the same list, in any order."""
-        j = jobs.c
-        instants = ((SortField.CREATED_AT, j.created_at), (SortField.UPDATED_AT, j.updated_at))
-        matches = [j.deleted_at.is_(None), *of_other_spans(asked.spans, asked.sort, instants)]
-        if only.statuses:
-            matches.append(among(j.status, [each.value for each in only.statuses]))
-        at = dict(instants)[asked.sort.by]
-        conditions: list[ColumnElement[bool]] = [j.company_id == company_id]
-        if only.external_id is not None:
-            # Both for the index, which leaves deleted jobs out.
-            conditions += [j.external_id == only.external_id, j.deleted_at.is_(None)]
-
-        def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Job]]:
-            query = _of_company(company_id).where(among(j.id, ids))
-            return self._readable(jobs, lambda row: (row.id, _job(row)), query)
-
-        return self._keyset_page(
-            [Branch(id=j.id, at=at, conditions=conditions, matches=matches, is_narrow=only.external_id is not None)],
-            asked,
-            rows,
-        )
-
-    def save(self, job: Job) -> None:
-        """Write the mutable fields of a job that the caller has locked."""
-        changeable = as_columns(job, without={"id", "company_id", "created_at"})
-        self._connection.execute(update(jobs).where(jobs.c.id == job.id).values(**changeable))
-
-    def delete(self, job_id: UUID, now: datetime) -> None:
-        """Delete the job's assignments, external id and texts and hide it. The row stays for its interviews."""
-        self._connection.execute(delete(assignments).where(assignments.c.job_id == job_id))
-        self._connection.execute(
-            update(jobs)
-            .where(jobs.c.id == job_id)
-            .values(
-                title=null(),
-                description=null(),
-                external_id=null(),
-                content_hash=null(),
-                details={},
-                metadata={},
-                deleted_at=now,
-                updated_at=now,
-            )
-        )
-
-
-def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
-    return select(jobs).where(jobs.c.company_id == company_id, jobs.c.deleted_at.is_(None))
-
-
-# --- Candidates: the people who are called, and the jobs that they are considered for
-
+from scheduler.persistence.store import Write, insertion
+from scheduler.persistence.tables import assignments, candidates, interviews
 
 _JOB_IDS = (
     select(
@@ -188,17 +67,13 @@ _LOCK_LEAVING = Fixed(
 )
 
 
-def _add_all_candidates(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    insert_all(connection, candidates, rows)
-
-
 def _assign_all(connection: Connection, rows: Sequence[Sequence[Mapping[str, Any]]]) -> None:
     of_all = [row for of_candidate in rows for row in of_candidate]
     insert_all(connection, assignments, of_all, "ON CONFLICT DO NOTHING")
 
 
-_ADD_CANDIDATE = Write(execute=_add_all_candidates, turn=0)
-# After `_ADD_CANDIDATE` and the jobs.
+_ADD = insertion(candidates, turn=0)
+# After `_ADD` and the jobs.
 _ASSIGN = Write(execute=_assign_all, turn=1, merge=lambda first, second: (*first, *second))
 
 
@@ -220,20 +95,18 @@ _LOCK_FREE = text("""
 class Candidates(KeysetStore):
     def add(self, candidate: Candidate, content_hash: bytes | None = None) -> None:
         row = as_columns(candidate, without=_FROM_OTHER_TABLES, content_hash=content_hash)
-        self._connection.write(_ADD_CANDIDATE, candidate.id, row)
+        self._connection.write(_ADD, candidate.id, row)
         self.assign(candidate, candidate.job_ids, candidate.created_at)
 
     def save(self, candidate: Candidate) -> None:
         """Write the mutable fields, except the jobs, of a candidate that the caller has locked."""
         changeable = as_columns(candidate, without={*_FROM_OTHER_TABLES, "id", "company_id", "created_at"})
-        self._connection.execute(update(candidates).where(candidates.c.id == candidate.id).values(**changeable))
+        self._update(candidates, candidates.c.id == candidate.id, **changeable)
 
     def save_jobs(self, candidate: Candidate) -> None:
         """Replace the candidate's jobs by those in `candidate`. The caller has locked candidate and jobs."""
-        self._connection.execute(
-            delete(assignments).where(
-                assignments.c.candidate_id == candidate.id, assignments.c.job_id.not_in(candidate.job_ids)
-            )
+        self._delete(
+            assignments, assignments.c.candidate_id == candidate.id, assignments.c.job_id.not_in(candidate.job_ids)
         )
         self.assign(candidate, candidate.job_ids, candidate.updated_at)
 
@@ -246,11 +119,11 @@ class Candidates(KeysetStore):
 
     def get(self, company_id: UUID, candidate_id: UUID) -> Candidate | None:
         """Find the candidate, if it is this company's and not erased."""
-        return self._one(_candidate, _candidates_of_company(company_id).where(candidates.c.id == candidate_id))
+        return self._one(_candidate, _of_company(company_id).where(candidates.c.id == candidate_id))
 
     def get_all(self, company_id: UUID, candidate_ids: Collection[UUID]) -> dict[UUID, Candidate]:
         """Find several candidates as `get` does."""
-        query = _candidates_of_company(company_id).where(among(candidates.c.id, list(candidate_ids)))
+        query = _of_company(company_id).where(among(candidates.c.id, list(candidate_ids)))
         return {candidate.id: candidate for candidate in self._all(_candidate, query)}
 
     def lock(self, company_id: UUID, candidate_id: UUID, *, shared: bool = False) -> Candidate | None:
@@ -284,7 +157,7 @@ class Candidates(KeysetStore):
         only: CandidateFilter,
     ) -> Listed[Candidate]:
         """Read a numbered page of at most one status."""
-        query = _candidates_of_company(company_id)
+        query = _of_company(company_id)
         if only.job_id is not None:
             assigned = select(assignments.c.candidate_id).where(assignments.c.job_id == only.job_id)
             query = query.where(candidates.c.id.in_(assigned))
@@ -325,10 +198,6 @@ class Candidates(KeysetStore):
         statuses = [each.value for each in sorted(filters.statuses)]
         named = self._named(company_id, filters)
 
-        def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Candidate]]:
-            query = _candidates_of_company(company_id).where(among(c.id, ids))
-            return self._readable(candidates, lambda row: (row.id, _candidate(row)), query)
-
         if statuses and (named is not None or asked.sort.by is SortField.UPDATED_AT):
             matches.append(among(c.status, statuses))
         if named is not None:
@@ -340,12 +209,12 @@ class Candidates(KeysetStore):
             ]
         else:
             branches = [Branch(id=c.id, at=at, conditions=[of_company], matches=matches)]
-        return self._keyset_page(branches, asked, rows)
+        return self._keyset_page(branches, asked, candidates, _candidate, _of_company(company_id))
 
     def _named(self, company_id: UUID, filters: CandidateFilter) -> list[UUID] | None:
         """Find the candidates of the external id, job or search. None: without one, or they are many."""
         if filters.external_id is not None:
-            query = _candidates_of_company(company_id).where(candidates.c.external_id == filters.external_id)
+            query = _of_company(company_id).where(candidates.c.external_id == filters.external_id)
             return list(self._connection.execute(query.with_only_columns(candidates.c.id)).scalars())
         if filters.job_id is not None:
             of_job = select(assignments.c.candidate_id).where(
@@ -361,20 +230,19 @@ class Candidates(KeysetStore):
 
     def erase(self, candidate_id: UUID, now: datetime) -> None:
         """Delete the fields that stored answers omit, and the assignments. The row stays for its interviews."""
-        self._connection.execute(
-            update(candidates)
-            .where(candidates.c.id == candidate_id, candidates.c.erased_at.is_(None))
-            .values(
-                {
-                    **dict.fromkeys(omitted_fields(Candidate)),
-                    "metadata": {},
-                    "content_hash": None,
-                    "erased_at": now,
-                    "updated_at": now,
-                }
-            )
+        self._update(
+            candidates,
+            candidates.c.id == candidate_id,
+            candidates.c.erased_at.is_(None),
+            **{
+                **dict.fromkeys(omitted_fields(Candidate)),
+                "metadata": {},
+                "content_hash": None,
+                "erased_at": now,
+                "updated_at": now,
+            },
         )
-        self._connection.execute(delete(assignments).where(assignments.c.candidate_id == candidate_id))
+        self._delete(assignments, assignments.c.candidate_id == candidate_id)
 
     def lock_leaving(self, now: datetime) -> UUID | None:
         """Lock the erased person whose interviews have waited longest to be cancelled, of any company."""
@@ -388,9 +256,7 @@ class Candidates(KeysetStore):
 
     def note_leaving(self, candidate_id: UUID, leaving_at: datetime | None) -> None:
         """Set when the next interviews of an erased person may be cancelled. None: they are all cancelled."""
-        self._connection.execute(
-            update(candidates).where(candidates.c.id == candidate_id).values(leaving_at=leaving_at)
-        )
+        self._update(candidates, candidates.c.id == candidate_id, leaving_at=leaving_at)
 
 
 def _leaving_at(now: datetime) -> dict[str, datetime]:
@@ -409,7 +275,7 @@ def _contains(search: str) -> ColumnElement[bool]:
     return or_(*(func.strpos(func.lower(each), func.lower(search)) > 0 for each in (_NAME, candidates.c.email)))
 
 
-def _candidates_of_company(company_id: UUID) -> Select[tuple[object, ...]]:
+def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     return select(candidates, _JOB_IDS, _INTERVIEW_COUNT).where(
         candidates.c.company_id == company_id, candidates.c.erased_at.is_(None)
     )

@@ -115,14 +115,11 @@ class CarrierAccounts(Store):
         account_id: int | None = self._connection.execute(id_of_account).scalar_one_or_none()
         limits = {"calls_per_second": calls_per_second, "max_calls": max_calls, "updated_at": now}
         if account_id is not None:
-            self._connection.execute(
-                update(carrier_accounts)
-                .where(
-                    carrier_accounts.c.id == account_id,
-                    (carrier_accounts.c.calls_per_second != calls_per_second)
-                    | (carrier_accounts.c.max_calls != max_calls),
-                )
-                .values(**limits)
+            self._update(
+                carrier_accounts,
+                carrier_accounts.c.id == account_id,
+                (carrier_accounts.c.calls_per_second != calls_per_second) | (carrier_accounts.c.max_calls != max_calls),
+                **limits,
             )
             return account_id
         present = self.database_now()
@@ -184,8 +181,7 @@ class CarrierAccounts(Store):
         A claim writes a token and a history row in one transaction, and another one created the attempt. A
         restore loads all rows in one transaction, or these two rows in different ones.
         """
-        has_claimed: bool = self._connection.execute(_CLAIMED_HERE, {"newest": _NEWEST_CLAIMS}).scalar_one()
-        return has_claimed
+        return bool(self._connection.execute(_CLAIMED_HERE, {"newest": _NEWEST_CLAIMS}).scalar_one())
 
     def claims_on(self, account_id: int, database: DatabaseName) -> None:
         self._connection.execute(
@@ -214,17 +210,15 @@ class CarrierAccounts(Store):
 
         Lateness is measured from the last change. A counted failure blocks no call, so it excuses no delay.
         """
-        self._connection.execute(
-            update(carrier_accounts)
-            .where(carrier_accounts.c.id == account_id)
-            .values(
-                **as_columns(breaker, without={"cause"}),
-                down_cause=breaker.cause,
-                updated_at=case(
-                    (carrier_accounts.c.down_until.is_distinct_from(breaker.down_until), now),
-                    else_=carrier_accounts.c.updated_at,
-                ),
-            )
+        self._update(
+            carrier_accounts,
+            carrier_accounts.c.id == account_id,
+            **as_columns(breaker, without={"cause"}),
+            down_cause=breaker.cause,
+            updated_at=case(
+                (carrier_accounts.c.down_until.is_distinct_from(breaker.down_until), now),
+                else_=carrier_accounts.c.updated_at,
+            ),
         )
 
     def is_in_trouble(self, account_id: int) -> bool:
@@ -261,16 +255,14 @@ class CarrierAccounts(Store):
         An empty name instead would accept a dump that is made before the next claim.
         """
         present = self.database_now()
-        self._connection.execute(
-            update(carrier_accounts)
-            .where(carrier_accounts.c.paused_at.is_not(None))
-            .values(
-                paused_at=None,
-                pause_reason=None,
-                claimed_on=present.server,
-                claimed_copy=present.copy,
-                updated_at=now,
-            )
+        self._update(
+            carrier_accounts,
+            carrier_accounts.c.paused_at.is_not(None),
+            paused_at=None,
+            pause_reason=None,
+            claimed_on=present.server,
+            claimed_copy=present.copy,
+            updated_at=now,
         )
 
     def all(self) -> list[CarrierAccount]:

@@ -8,10 +8,9 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, func, select, text, update
+from sqlalchemy import and_, bindparam, func, select, text
 
-from scheduler.persistence.connection import Fixed
-from scheduler.persistence.many import among_given
+from scheduler.persistence.connection import Fixed, among_given
 from scheduler.persistence.quarantine import count_failure, due_hints, has_waited, requeue, taking
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
@@ -163,15 +162,18 @@ class CarrierEvents(Store):
             .join(interviews, interviews.c.id == attempts.c.interview_id)
             .where(interviews.c.candidate_id == candidate_id)
         )
-        self._connection.execute(
-            update(carrier_events)
-            .where(
-                carrier_events.c.token.in_(tokens),
-                carrier_events.c.heard_at.is_not(None) | carrier_events.c.quarantined_at.is_not(None),
-                carrier_events.c.raw != {},
-            )
-            .values(raw={})
+        self._update(
+            carrier_events,
+            carrier_events.c.token.in_(tokens),
+            carrier_events.c.heard_at.is_not(None) | carrier_events.c.quarantined_at.is_not(None),
+            carrier_events.c.raw != {},
+            raw={},
         )
+
+    def forget(self, before: datetime, limit: int) -> int:
+        """Delete callbacks that were processed before then. Unprocessed callbacks stay, however old they are."""
+        old = select(carrier_events.c.id).where(carrier_events.c.heard_at < before)
+        return self._delete_free(carrier_events.c.id, old.order_by(carrier_events.c.heard_at).limit(limit))
 
     def is_one_unheard(self, token: str) -> bool:
         """Return True if an event with this token is stored and not yet processed."""

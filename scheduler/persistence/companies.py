@@ -1,23 +1,20 @@
 """Companies: the rows that every claim locks and checks, and the settings that decide when candidates are called."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
-from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, any_, bindparam, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Row, any_, bindparam, func, select, text, update
 
-from scheduler.domain.company import BillingSystem, CallLimits, Company, CompanySettings, LimitCeiling
+from scheduler.domain.company import CallLimits, Company, LimitCeiling
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
 from scheduler.domain.resource import Listed, Slice
 from scheduler.logs import log
 from scheduler.persistence import events
-from scheduler.persistence.connection import Fixed
+from scheduler.persistence.connection import Fixed, among, among_given
 from scheduler.persistence.json_columns import settings_as_json, settings_of
-from scheduler.persistence.many import among, among_given
 from scheduler.persistence.owners import email_of_owner_or_invited
 from scheduler.persistence.rows import AnyRow, as_columns, from_row
 from scheduler.persistence.store import Store
@@ -53,47 +50,15 @@ _LOCK_HOLDER = text("""
 """)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompanyHeading:
-    """The name and the pace of a company in a list for operators."""
-
-    id: UUID
-    name: str
-    calls_per_second: Decimal
-    paused_at: datetime | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class OperatedCompany:
-    """A company as operators see it: without its owner and the texts of its clients."""
-
-    id: UUID
-    name: str
-    settings: CompanySettings | None
-    """None: another version wrote them, and they cannot be read. No call of the company is placed."""
-    calls_per_second: Decimal
-    concurrent_calls: int
-    billing_system: BillingSystem
-    ats_principal_id: UUID | None
-    """The principal of the ATS key that created the company. None if an operator created it."""
-    paused_at: datetime | None
-    pause_reason: str | None
-    resumed_at: datetime | None
-    """The end of the last pause."""
-    deleted_at: datetime | None
-    created_at: datetime
-
-
 class Companies(Store):
     def add(self, company: Company) -> None:
-        self._connection.execute(
-            insert(companies).values(
-                id=company.id,
-                ats_principal_id=company.ats_principal_id,
-                created_at=company.created_at,
-                next_slot_at=company.created_at,
-                **_changeable(company),
-            )
+        self._insert(
+            companies,
+            id=company.id,
+            ats_principal_id=company.ats_principal_id,
+            created_at=company.created_at,
+            next_slot_at=company.created_at,
+            **_changeable(company),
         )
 
     def get(self, company_id: UUID) -> Company | None:
@@ -193,34 +158,12 @@ class Companies(Store):
     def limit(self, company_id: UUID, ceiling: LimitCeiling, limits: CallLimits, now: datetime) -> None:
         """Write the ceiling and the limits of a company that the caller has locked."""
         ceilings = {f"{name}_ceiling": value for name, value in as_columns(ceiling).items()}
-        self._connection.execute(
-            update(companies)
-            .where(companies.c.id == company_id)
-            .values(**ceilings, **as_columns(limits), updated_at=now)
-        )
+        self._update(companies, companies.c.id == company_id, **ceilings, **as_columns(limits), updated_at=now)
 
     def lock_row(self, company_id: UUID) -> bool:
         """Lock the company like `lock`, without reading it: operators may not read all of it. False: it is deleted."""
         query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
         return self._is_any(query.with_for_update(key_share=True))
-
-    def headings(self) -> Sequence[CompanyHeading]:
-        """List all companies that were not deleted."""
-        columns = (companies.c[name] for name in CompanyHeading.__dataclass_fields__)
-        return self._all(partial(from_row, CompanyHeading), select(*columns).where(companies.c.deleted_at.is_(None)))
-
-    def operated(self, company_id: UUID) -> OperatedCompany | None:
-        """Find the company, also after its deletion, until it is erased."""
-        columns = (companies.c[name] for name in OperatedCompany.__dataclass_fields__)
-        return self._one(_operated, select(*columns).where(companies.c.id == company_id))
-
-    def count_of_ats(self, principal_id: UUID) -> int:
-        """Count the companies that the ATS key with this principal has created and that were not deleted."""
-        return self._count(
-            select(func.count())
-            .select_from(companies)
-            .where(companies.c.ats_principal_id == principal_id, companies.c.deleted_at.is_(None))
-        )
 
     def hold(self, company_id: UUID) -> bool:
         """Block the company's deletion until we commit, but not claims or changes. False: it is deleted."""
@@ -249,9 +192,7 @@ class Companies(Store):
 
     def delete(self, company_id: UUID, now: datetime) -> None:
         """End its claims and disable its keys once committed. Only after `lock_to_delete`."""
-        self._connection.execute(
-            update(companies).where(companies.c.id == company_id).values(deleted_at=now, updated_at=now)
-        )
+        self._update(companies, companies.c.id == company_id, deleted_at=now, updated_at=now)
 
     def page(self, principal: Principal, requested: Slice) -> Listed[Company]:
         """Read a page of the companies that the principal can access."""
@@ -260,7 +201,7 @@ class Companies(Store):
 
     def save(self, company: Company) -> None:
         """Write the mutable fields of a company that the caller has locked; `use_cases.owners` saves its owner."""
-        self._connection.execute(update(companies).where(companies.c.id == company.id).values(**_changeable(company)))
+        self._update(companies, companies.c.id == company.id, **_changeable(company))
 
 
 def reached_by(principal: Principal) -> ColumnElement[bool]:
@@ -306,12 +247,3 @@ def _with_owner(row: Row[tuple[object, ...]]) -> Company:
 def _company(row: Row[tuple[object, ...]]) -> Company:
     """Without the owner, which the dialler does not need."""
     return from_row(Company, row, settings=settings_of(row), owner_email=None)
-
-
-def _operated(row: Row[tuple[object, ...]]) -> OperatedCompany:
-    settings: CompanySettings | None
-    try:
-        settings = settings_of(row)
-    except (Refused, LookupError, TypeError, ValueError):
-        settings = None
-    return from_row(OperatedCompany, row, settings=settings)

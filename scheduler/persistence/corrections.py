@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from scheduler.domain.attempt import Attempt
 from scheduler.lifecycle import bounds as latest
@@ -18,16 +18,14 @@ from scheduler.persistence.webhook_holds import END_BEHIND
 from scheduler.persistence.webhook_holds import LONGEST_HOLD as HOLD_OF_A_DELIVERY
 from scheduler.rules.webhooks import LONGEST_WAIT, NOT_SENT_AGAIN_AFTER
 
-_LOCK_LEASED = text("""
-    SELECT * FROM attempts
-    WHERE lease_until IS NOT NULL AND (lease_until > :lease_until OR claimed_at > :written)
-    LIMIT :limit
-    FOR NO KEY UPDATE SKIP LOCKED
-""")
 
-_LOCK_LOOKED_AT = text("""
-    SELECT * FROM attempts
-    WHERE look_at IS NOT NULL AND (
+def _locking(condition: str) -> TextClause:
+    return text(f"SELECT * FROM attempts WHERE {condition} LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED")  # noqa: S608 - of this module
+
+
+_LOCK_LEASED = _locking("lease_until IS NOT NULL AND (lease_until > :lease_until OR claimed_at > :written)")
+_LOCK_LOOKED_AT = _locking("""
+    look_at IS NOT NULL AND (
         claimed_at > :written
         OR unknown_at > :written
         OR listed_at > :written
@@ -38,23 +36,11 @@ _LOCK_LOOKED_AT = text("""
             ELSE :look_at
         END
     )
-    LIMIT :limit
-    FOR NO KEY UPDATE SKIP LOCKED
 """)
-
-_LOCK_SEARCHED = text("""
-    SELECT * FROM attempts
-    WHERE search_at IS NOT NULL AND (search_at > :look_at OR claimed_at > :written OR listed_at > :written)
-    LIMIT :limit
-    FOR NO KEY UPDATE SKIP LOCKED
-""")
-
-_LOCK_PENDING = text("""
-    SELECT * FROM attempts
-    WHERE state = 'PENDING' AND updated_at > :written
-    LIMIT :limit
-    FOR NO KEY UPDATE SKIP LOCKED
-""")
+_LOCK_SEARCHED = _locking(
+    "search_at IS NOT NULL AND (search_at > :look_at OR claimed_at > :written OR listed_at > :written)"
+)
+_LOCK_PENDING = _locking("state = 'PENDING' AND updated_at > :written")
 
 _SAVE_CALLS = text("""
     UPDATE attempts a

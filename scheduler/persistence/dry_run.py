@@ -9,10 +9,9 @@ from uuid import UUID
 from scheduler.domain.command import CreateInterview
 from scheduler.domain.interview import Agent, Candidate, Interview, Job, PhoneNumber
 from scheduler.domain.resource import ExternalId, ExternalKind, Identified
-from scheduler.persistence.agents import Agents, PhoneNumbers
-from scheduler.persistence.candidates import Candidates, Jobs
-from scheduler.persistence.external_ids import ExternalIds
+from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.interviews import Interviews
+from scheduler.persistence.resources import Agents, ExternalIds, Jobs, PhoneNumbers
 from scheduler.persistence.store import Store
 from scheduler.persistence.stores import Stores
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from sqlalchemy import Row, TextClause, text
 from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import CompanySettings
 from scheduler.persistence.json_columns import settings_of
+from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
 
 COUNTED = 50_000
@@ -92,15 +94,7 @@ class DueCalls(Store):
         for row in self._connection.execute(query, values):
             until, key = row.counted_until, (row.company_id, row.begins)
             if key not in cells:
-                cells[key] = DueCell(
-                    company_id=row.company_id,
-                    calls=row.calls,
-                    begins=row.begins,
-                    first_at=row.first_at,
-                    mean_at=row.mean_at,
-                    last_at=row.last_at,
-                    clocks=clocks[key],
-                )
+                cells[key] = from_row(DueCell, row, clocks=clocks[key])
             if row.zones is not None:
                 clocks[key][_clock_of(row)] = row.with_clock
         return DueCells(cells=tuple(cells.values()), counted_until=until)
@@ -116,34 +110,23 @@ class DueCalls(Store):
     def others(self, company_ids: Collection[UUID]) -> Sequence[OtherCompany]:
         """List the companies with these ids, without deleted ones. For a transaction that counts."""
         rows = self._connection.execute(_OTHERS, {"ids": list(company_ids)})
-        return [OtherCompany(id=row.id, settings=settings_of(row), in_progress=row.in_progress) for row in rows]
+        return [from_row(OtherCompany, row, settings=settings_of(row)) for row in rows]
 
     def companies(self, company_ids: Collection[UUID]) -> Mapping[UUID, CallingCompany]:
         """List the companies with these ids, without deleted ones."""
         rows = self._connection.execute(_COMPANIES, {"ids": list(company_ids)})
-        return {row.id: _company(row) for row in rows}
+        return {row.id: from_row(CallingCompany, row, settings=settings_of(row)) for row in rows}
 
     def account(self) -> CallingAccount | None:
         """Find the account in use. None before the first worker has started."""
         values = {"ended": _ENDED, "fewest": FEWEST_ENDED}
-        row = self._connection.execute(_CALLING_ACCOUNT, values).one_or_none()
-        return None if row is None else CallingAccount(**row._asdict())
+        return self._one(partial(from_row, CallingAccount), _CALLING_ACCOUNT, values)
 
 
 def _clock_of(row: Row[Any]) -> CalleeClock:
     """Read the clock with any source: it does not matter here, and fewer clocks are read faster."""
     offset = None if row.offset_s is None else timedelta(seconds=row.offset_s)
     return CalleeClock(source=TimezoneSource.ZONE, offset=offset, zones=tuple(row.zones))
-
-
-def _company(row: Row[Any]) -> CallingCompany:
-    return CallingCompany(
-        id=row.id,
-        name=row.name,
-        settings=settings_of(row),
-        pause_reason=row.pause_reason,
-        in_progress=row.in_progress,
-    )
 
 
 def _counting(

@@ -10,29 +10,14 @@ from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Table,
-    and_,
-    any_,
-    delete,
-    func,
-    insert,
-    literal,
-    not_,
-    or_,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import Table, and_, any_, func, insert, literal, not_, or_, select, tuple_
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.webhook import EventType
 from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.backoffs import CarrierBackoffs
-from scheduler.persistence.connection import Fixed
+from scheduler.persistence.connection import Fixed, among, given_instant
 from scheduler.persistence.last_looks import Lines
-from scheduler.persistence.many import among, given_instant
 from scheduler.persistence.quarantine import due_hints, is_from_the_future, taking
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
@@ -77,12 +62,6 @@ Counts = Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erasure:
-    company_id: UUID
-    erased: Counts
-
-
-@dataclass(frozen=True, kw_only=True)
 class Certificate:
     """The request of an erasure, its end and its deleted rows."""
 
@@ -123,14 +102,10 @@ class Erasures(Store):
         )
         return principal.kind is KeyKind.ATS and self._connection.execute(query).first() is not None
 
-    def lock_open(self, company_id: UUID) -> Erasure | None:
+    def lock_open(self, company_id: UUID) -> Certificate | None:
         """Lock the erasure, unless it is finished or another worker has locked it."""
-        query = (
-            select(erasures.c.company_id, erasures.c.erased)
-            .where(erasures.c.company_id == company_id, erasures.c.finished_at.is_(None))
-            .with_for_update(skip_locked=True)
-        )
-        return self._one(partial(from_row, Erasure), query)
+        query = _CERTIFICATES.where(erasures.c.company_id == company_id, erasures.c.finished_at.is_(None))
+        return self._one(_certificate, query.with_for_update(skip_locked=True))
 
     def count_open(self) -> tuple[int, datetime | None]:
         """Count the unfinished erasures, and return the instant of the oldest request."""
@@ -160,7 +135,7 @@ class Erasures(Store):
         """Take companies whose erasure hint is to be sent again, and record it as sent now."""
         return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
 
-    def erase_some(self, erasure: Erasure, limit: int, now: datetime) -> bool:
+    def erase_some(self, erasure: Certificate, limit: int, now: datetime) -> bool:
         """Erase up to `limit` rows of the next kind, with their dependent rows. False: it is finished, or must wait.
 
         The order of the kinds respects the foreign keys. It waits for a live call.
@@ -174,13 +149,11 @@ class Erasures(Store):
         if counts is None:
             return False
         if not counts:
-            self._connection.execute(delete(companies).where(companies.c.id == erasure.company_id))
+            self._delete(companies, companies.c.id == erasure.company_id)
         kinds = {*erasure.erased, *counts}
         erased = {kind: erasure.erased.get(kind, 0) + counts.get(kind, 0) for kind in sorted(kinds)}
-        self._connection.execute(
-            update(erasures)
-            .where(erasures.c.company_id == erasure.company_id)
-            .values(erased=erased, finished_at=None if counts else now)
+        self._update(
+            erasures, erasures.c.company_id == erasure.company_id, erased=erased, finished_at=None if counts else now
         )
         return bool(counts)
 
@@ -307,9 +280,6 @@ class Erasures(Store):
         some = select(table.c.id).where(is_of_company).order_by(table.c.company_id).limit(limit).scalar_subquery()
         chosen = select(table.c.id).where(table.c.id == any_(func.array(some))).order_by(table.c.id)
         return self._connection.execute(chosen.with_for_update()).scalars()
-
-    def _delete(self, table: Table, which: ColumnElement[bool]) -> int:
-        return self._connection.execute(delete(table).where(which)).rowcount
 
 
 def _some(counts: Counts) -> Counts:

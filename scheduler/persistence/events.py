@@ -5,21 +5,19 @@ begin. So none of them can give its events a place in the order, or a sequence. 
 events, and only committed ones: a reader that has read up to a place misses no event that appears later.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, func, select, text
+from sqlalchemy import ColumnElement, and_, func, select, text
 
 from scheduler.domain.webhook import OF_AN_OWNER, EventFilter, EventPage, NewEvent, PartnerEvent
 from scheduler.ids import first_id, new_id
-from scheduler.persistence.connection import Connection
-from scheduler.persistence.many import among, as_json
-from scheduler.persistence.rows import AnyRow, from_row, readable
-from scheduler.persistence.store import IN_ORDER, Statements, Store, Write
+from scheduler.persistence.connection import among
+from scheduler.persistence.rows import AnyRow, as_columns, from_row, readable
+from scheduler.persistence.store import IN_ORDER, Statements, Store, statement
 from scheduler.persistence.tables import events, webhook_deliveries
 from scheduler.persistence.tallies import ADD as ADD_TALLY
 from scheduler.rules.tallies import WEBHOOK_DELIVERIES, Amount, key_of
@@ -270,10 +268,10 @@ class Events(Store):
         oldest = entries.order_by(events.c.place).limit(limit).subquery()
         ids = self._connection.execute(select(oldest.c.id).where(oldest.c.occurred_at < before)).scalars()
         of_old = and_(among(webhook_deliveries.c.event_id, ids), webhook_deliveries.c.finished_at.is_(None))
-        failed = self._connection.execute(delete(webhook_deliveries).where(of_old)).rowcount
+        failed = self._delete(webhook_deliveries, of_old)
         if failed:
             self._connection.write(ADD_TALLY, _FAILED, (_FAILED, Amount(n=failed)))
-        return self._connection.execute(delete(events).where(among(events.c.id, ids))).rowcount
+        return self._delete(events, among(events.c.id, ids))
 
 
 def _lowest_place(now: datetime) -> int:
@@ -324,21 +322,8 @@ def _note_all(connection: Statements, noted: Iterable[NewEvent]) -> None:
         if each.company_id in connection.without_reader:
             continue
         event_id = new_id(each.occurred_at)
-        row = {
-            "id": event_id,
-            "company_id": each.company_id,
-            "interview_id": each.interview_id,
-            "attempt_id": each.attempt_id,
-            "type": each.type.value,
-            "occurred_at": each.occurred_at,
-            "data": each.data,
-        }
-        connection.write(NOTE, event_id, row)
-
-
-def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    connection.write(events.name, _INSERT, {"rows": as_json(rows)})
+        connection.write(_NOTE, event_id, as_columns(each, id=event_id))
 
 
 # With the history of attempts, so that both are sent by one statement.
-NOTE = Write(execute=_add_all, turn=3)
+_NOTE = statement(events.name, _INSERT, turn=3)

@@ -31,25 +31,16 @@ from scheduler.domain.command import Answer, Command, CommandKind, refusal_of
 from scheduler.domain.refusals import CommandDropped
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.policy import OWED_AFTER
-from scheduler.persistence.connection import Connection, Fixed
+from scheduler.persistence.connection import Fixed, among, among_given
 from scheduler.persistence.json_columns import ANSWER
-from scheduler.persistence.many import among, among_given, insert_all, update_all
 from scheduler.persistence.quarantine import count_failure, due_hints, has_waited, requeue, taking
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Store, Write
+from scheduler.persistence.store import Store, change, insertion
 from scheduler.persistence.tables import attempts, companies, inbox, interviews
 
 
 class StillRunning(Exception):
     """A request with the same idempotency key has not been answered yet."""
-
-
-def _answer_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    update_all(connection, inbox, "id", rows)
-
-
-def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    insert_all(connection, inbox, rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +53,9 @@ class OwedRefusal:
     code: str
 
 
-_ANSWER = Write(execute=_answer_all, turn=8)
+_ANSWER = change(inbox, turn=8)
 _DROP = text("SELECT drop_quarantined(CAST(:ids AS uuid[]), :now, CAST(:answer AS jsonb))")
-_ADD_ALL = Write(execute=_add_all, turn=8)
+_ADD_ALL = insertion(inbox, turn=8)
 _ADDED = ("id", "principal_id", "company_id", "request_hash", "body", "interview_id", "received_at", "failures")
 
 
@@ -82,18 +73,6 @@ class NextCommand:
     command: Command
     is_held: bool
     """True while another transaction has locked a row that the command needs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnappliedCommand:
-    """A waiting or quarantined command without its body."""
-
-    id: UUID
-    kind: str
-    interview_id: UUID | None
-    received_at: datetime
-    failures: int
-    quarantined_at: datetime | None
 
 
 FoundOrError: TypeAlias = FoundCommand | ValueError
@@ -230,6 +209,11 @@ class Inbox(Store):
         )
         return {row.id: row.company_id for row in self._connection.execute(query)}
 
+    def forget(self, before: datetime, limit: int) -> int:
+        """Delete commands that were answered before then. Unanswered commands stay, however old they are."""
+        old = select(inbox.c.id).where(inbox.c.applied_at < before).order_by(inbox.c.applied_at).limit(limit)
+        return self._delete_free(inbox.c.id, old)
+
     def requeue(self, command_id: UUID) -> None:
         """Take the command out of quarantine, as if its hint was only sent when it was received."""
         requeue(self._connection, inbox, command_id)
@@ -238,25 +222,11 @@ class Inbox(Store):
         """Take waiting commands whose hint is to be sent again, and record it as sent now."""
         return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
 
-    def unapplied_of_company(self, company_id: UUID, limit: int) -> Sequence[UnappliedCommand]:
-        """List the waiting and quarantined commands of a company, oldest first."""
-        query = _UNAPPLIED.where(inbox.c.company_id == company_id).order_by(inbox.c.received_at, inbox.c.seq)
-        return self._all(_unapplied, query.limit(limit))
-
-    def unapplied_of_interview(self, interview_id: UUID, limit: int) -> Sequence[UnappliedCommand]:
-        """List the waiting and quarantined commands of an interview in the order in which they are applied."""
-        query = _UNAPPLIED.where(inbox.c.interview_id == interview_id).order_by(inbox.c.seq)
-        return self._all(_unapplied, query.limit(limit))
-
     def count_unapplied(self) -> Sequence[Row[Any]]:
         """Count the waiting and quarantined commands of each company that has any, with the oldest waiting instant."""
         return self._connection.execute(_COUNT_UNAPPLIED).all()
 
 
-_UNAPPLIED = select(*(inbox.c[name] for name in UnappliedCommand.__dataclass_fields__)).where(
-    inbox.c.applied_at.is_(None)
-)
-_unapplied = partial(from_row, UnappliedCommand)
 _WAITS = inbox.c.quarantined_at.is_(None)
 _COUNT_UNAPPLIED = Fixed(
     select(

@@ -1,50 +1,26 @@
 """Interviews. A transaction that changes the state of an attempt locks its interview first."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import Column, ColumnElement, Select, and_, bindparam, func, or_, select
 
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.interview import Interview, InterviewFilter, InterviewStatus
 from scheduler.domain.resource import KeysetPage, KeysetSlice, Listed, Slice, SortField
 from scheduler.lifecycle import partner_events
 from scheduler.persistence import events
-from scheduler.persistence.connection import Connection, Fixed
+from scheduler.persistence.connection import Fixed, among, among_given
 from scheduler.persistence.keyset import Branch, KeysetStore, by_due_time, has_row, of_calls, of_other_spans
-from scheduler.persistence.many import among, among_given, insert_all, update_all
 from scheduler.persistence.rows import AnyRow, as_columns, from_row
-from scheduler.persistence.store import Free, Write, freely_locked
-from scheduler.persistence.tables import attempts, companies, interviews
+from scheduler.persistence.store import Free, change, freely_locked, insertion
+from scheduler.persistence.tables import attempts, interviews
 
 _interview = partial(from_row, Interview)
-
-
-@dataclass(frozen=True, kw_only=True)
-class InterviewFacts:
-    """An interview as operators see it: ids and states, no personal data."""
-
-    id: UUID
-    company_id: UUID
-    company_name: str | None
-    candidate_id: UUID
-    agent_id: UUID
-    job_id: UUID | None
-    status: InterviewStatus
-    is_test: bool
-    deleted_at: datetime | None
-
-
-def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    insert_all(connection, interviews, rows)
-
-
-def _set_statuses(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    update_all(connection, interviews, "id", rows)
 
 
 _LOCKED = select(interviews, events.has_reader(interviews.c.company_id)).with_for_update(key_share=True)
@@ -62,8 +38,8 @@ _LOCK_ROWS = Fixed(
 )
 
 # After `candidates`, `agents` and `jobs`, before `attempts`.
-_ADD = Write(execute=_add_all, turn=1)
-_SET_STATUS = Write(execute=_set_statuses, turn=7)
+_ADD = insertion(interviews, turn=1)
+_SET_STATUS = change(interviews, turn=7)
 
 
 _FIXED = frozenset(
@@ -100,12 +76,7 @@ class Interviews(KeysetStore):
         """Read a page of the same list, in any order."""
         named = self._named(company_id, filters)
         branches = _branches(company_id, asked, filters, named)
-
-        def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Interview]]:
-            query = _of_company(company_id).where(among(interviews.c.id, ids))
-            return self._readable(interviews, lambda row: (row.id, _interview(row)), query)
-
-        return self._keyset_page(branches, asked, rows)
+        return self._keyset_page(branches, asked, interviews, _interview, _of_company(company_id))
 
     def _named(self, company_id: UUID, filters: InterviewFilter) -> list[UUID] | None:
         """Find the interviews of the narrowest filter. None: without one, or they are many."""
@@ -115,16 +86,6 @@ class Interviews(KeysetStore):
                 if ids is not None:
                     return ids
         return None
-
-    def facts(self, interview_id: UUID) -> InterviewFacts | None:
-        """Read the interview of any company, for operators."""
-        names = ("id", "company_id", "candidate_id", "agent_id", "job_id", "status", "is_test", "deleted_at")
-        query = (
-            select(*(interviews.c[name] for name in names), companies.c.name.label("company_name"))
-            .join(companies, companies.c.id == interviews.c.company_id)
-            .where(interviews.c.id == interview_id)
-        )
-        return self._one(partial(from_row, InterviewFacts), query)
 
     def lock(self, interview_id: UUID) -> Interview:
         """Lock the interview, deleted or not: no other transaction may change it or end its attempts."""
@@ -167,7 +128,7 @@ class Interviews(KeysetStore):
         events.note(self._connection, interview.company_id, lambda: partner_events.of_interview(before, interview, now))
         after = replace(interview, updated_at=now)
         changeable = as_columns(after, without=_FIXED)
-        self._connection.execute(update(interviews).where(interviews.c.id == interview.id).values(**changeable))
+        self._update(interviews, interviews.c.id == interview.id, **changeable)
         return after
 
     def lock_left_of(self, candidate_id: UUID, limit: int) -> list[Interview]:
@@ -186,10 +147,8 @@ class Interviews(KeysetStore):
 
     def forget_contents(self, interview_ids: Sequence[UUID]) -> None:
         """Delete the hashes of the requests for interviews. A request can contain the person's data."""
-        self._connection.execute(
-            update(interviews)
-            .where(among(interviews.c.id, interview_ids), interviews.c.content_hash.is_not(None))
-            .values(content_hash=None)
+        self._update(
+            interviews, among(interviews.c.id, interview_ids), interviews.c.content_hash.is_not(None), content_hash=None
         )
 
     def open_of_candidates(self, candidate_ids: Collection[UUID]) -> set[UUID]:

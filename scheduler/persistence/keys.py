@@ -7,13 +7,12 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, insert, or_, select, text, update
+from sqlalchemy import Row, bindparam, or_, select, text
 
 from scheduler.domain.principal import Key, KeyKind, Principal
 from scheduler.persistence.companies import reached_by_given, reaching
-from scheduler.persistence.connection import Fixed
-from scheduler.persistence.many import among
-from scheduler.persistence.rows import from_row
+from scheduler.persistence.connection import Fixed, among
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import api_keys, companies
 
@@ -50,22 +49,9 @@ class ListedKey:
 class Keys(Store):
     def add(self, key: Key, key_hash: bytes) -> None:
         principal = key.principal
-        self._connection.execute(
-            insert(api_keys).values(
-                id=principal.key_id,
-                principal_id=principal.id,
-                kind=principal.kind.value,
-                company_id=principal.company_id,
-                name=key.name,
-                key_hash=key_hash,
-                scopes=sorted(principal.scopes),
-                per_minute=key.per_minute,
-                per_hour=key.per_hour,
-                expires_at=key.expires_at,
-                created_at=key.created_at,
-                updated_at=key.created_at,
-            )
-        )
+        of_principal = as_columns(principal, without={"id", "key_id"}, id=principal.key_id, principal_id=principal.id)
+        columns = as_columns(key, without={"principal"}, key_hash=key_hash, updated_at=key.created_at)
+        self._insert(api_keys, **of_principal | columns | {"scopes": sorted(principal.scopes)})
 
     def lock(self, key_id: UUID) -> Key | None:
         """Lock the key. A revoked key may be returned without a lock: it never changes again."""
@@ -113,16 +99,14 @@ class Keys(Store):
         self._change(key_id, now, revoked_at=now)
 
     def _change(self, key_id: UUID, now: datetime, **values: object) -> None:
-        self._connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(updated_at=now, **values))
+        self._update(api_keys, api_keys.c.id == key_id, updated_at=now, **values)
 
     def revoke_named(self, name: str, now: datetime) -> Sequence[Key]:
         """Revoke all keys of that name. Return the keys that were not revoked, as they were."""
         query = _SELECT.where(api_keys.c.name == name, api_keys.c.revoked_at.is_(None))
         found = self._all(_key, query.with_for_update(key_share=True))
-        self._connection.execute(
-            update(api_keys)
-            .where(among(api_keys.c.id, [each.principal.key_id for each in found]))
-            .values(revoked_at=now, updated_at=now)
+        self._update(
+            api_keys, among(api_keys.c.id, [each.principal.key_id for each in found]), revoked_at=now, updated_at=now
         )
         return found
 
@@ -134,9 +118,7 @@ class Keys(Store):
             .where(api_keys.c.id == key_id, or_(last.is_(None), last <= now - USED_EVERY, last > now))
             .with_for_update(key_share=True, skip_locked=True)
         )
-        self._connection.execute(
-            update(api_keys).where(api_keys.c.id == outdated.scalar_subquery()).values(last_used_at=now)
-        )
+        self._update(api_keys, api_keys.c.id == outdated.scalar_subquery(), last_used_at=now)
 
     def by_hash(self, key_hash: bytes) -> Found | None:
         """Find the key of a hash. PostgreSQL lets a request without a principal read nothing else of keys."""

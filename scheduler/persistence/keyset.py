@@ -9,6 +9,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Select,
+    Table,
     Uuid,
     and_,
     func,
@@ -24,7 +25,8 @@ from sqlalchemy import (
 from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter
 from scheduler.domain.resource import Cursor, KeysetPage, KeysetSlice, Sort, SortField, Span, Spans
 from scheduler.persistence.attempt_rows import attempt_of
-from scheduler.persistence.many import among
+from scheduler.persistence.connection import among
+from scheduler.persistence.rows import AnyRow
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, interviews
 
@@ -80,19 +82,27 @@ class KeysetStore(Store):
     """The base of stores with such lists."""
 
     def _keyset_page(
-        self, branches: Sequence[Branch], asked: KeysetSlice, rows: Callable[[Sequence[UUID]], Sequence[tuple[UUID, T]]]
+        self,
+        branches: Sequence[Branch],
+        asked: KeysetSlice,
+        table: Table,
+        read: Callable[[AnyRow], T],
+        query: Select[Any],
     ) -> KeysetPage[T]:
-        """Read the rows of a page. `rows` reads those with the given ids, in any order."""
+        """Read the rows of a page, by a query to which their ids are added."""
         found = self._connection.execute(_query(branches, asked).limit(asked.limit + 2)).all() if branches else []
         matching = [row for row in found if row.matches]
         last = next((row for row in found if row.place == LOOKED_AT), None)
         if len(matching) > asked.limit:
             matching = matching[: asked.limit]
             last = matching[-1]
-        read = dict(rows([row.id for row in matching])) if matching else {}
+        rows: dict[UUID, T] = {}
+        if matching:
+            of_page = query.where(among(table.c.id, [row.id for row in matching]))
+            rows = dict(self._readable(table, lambda row: (row.id, read(row)), of_page))
         return KeysetPage(
             # A row may have been deleted in the meantime.
-            items=tuple(read[row.id] for row in matching if row.id in read),
+            items=tuple(rows[row.id] for row in matching if row.id in rows),
             next=None if last is None else Cursor(sort=asked.sort, at=last.at, id=last.id),
             asked=asked,
         )
@@ -176,11 +186,8 @@ class CompanyAttempts(KeysetStore):
                 matches.append(among(a.state, [each.value for each in filters.states]))
             branches = [Branch(id=a.id, at=a.due_at, conditions=conditions, matches=matches, is_narrow=True)]
 
-        def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Attempt]]:
-            query = select(attempts).where(a.company_id == company_id, among(a.id, ids))
-            return self._readable(attempts, lambda row: (row.id, attempt_of(row)), query)
-
-        return self._keyset_page(branches, asked, rows)
+        query = select(attempts).where(a.company_id == company_id)
+        return self._keyset_page(branches, asked, attempts, attempt_of, query)
 
     def _named(self, company_id: UUID, filters: CompanyAttemptFilter) -> list[UUID] | None:
         """Find the interviews of the filter. None: it names none, or those of its candidate are many."""

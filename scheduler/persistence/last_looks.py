@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Row, delete, func, select, text, update
+from sqlalchemy import Row, func, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.company import CompanySettings
@@ -15,9 +15,8 @@ from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.attempt_rows import attempt_of
 from scheduler.persistence.attempts import HIDDEN_FROM_OPERATORS
 from scheduler.persistence.call_conditions import MATCHES, command_waits
-from scheduler.persistence.connection import Connection
+from scheduler.persistence.connection import Connection, among
 from scheduler.persistence.json_columns import settings_of
-from scheduler.persistence.many import among
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import attempts, lines
@@ -119,7 +118,7 @@ class Lines(Store):
             .where(attempts.c.number_hash == lines.c.number_hash, attempts.c.state == AttemptState.PENDING.value)
             .exists()
         )
-        return self._connection.execute(delete(lines).where(among(lines.c.number_hash, hashes), ~waiting)).rowcount
+        return self._delete(lines, among(lines.c.number_hash, hashes), ~waiting)
 
     def forget_free_above(self, number_hash: bytes, free_before: datetime, limit: int) -> bytes | None:
         """Delete up to `limit` free and unneeded lines above this one, like `forget_free`.

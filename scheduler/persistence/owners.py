@@ -8,12 +8,11 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, ScalarSelect, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.company import Invitation, Mails, Role, User
-from scheduler.persistence.connection import Fixed
-from scheduler.persistence.many import given_instant
+from scheduler.persistence.connection import Fixed, given_instant
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import companies, invitation_tokens, invitations, memberships, users
@@ -70,7 +69,7 @@ class Invitations(Store):
     def add(self, invitation: Invitation, now: datetime) -> None:
         """Store the invitation. Its mail is due at once."""
         started = as_columns(invitation, without={"accepted_at", "revoked_at"})
-        self._connection.execute(insert(invitations).values(**started, send_at=now, created_at=now, updated_at=now))
+        self._insert(invitations, **started, send_at=now, created_at=now, updated_at=now)
 
     def standing_of(self, company_id: UUID) -> Invitation | None:
         """Find the company's invitation that was neither accepted nor revoked. It may have expired."""
@@ -98,15 +97,18 @@ class Invitations(Store):
         self._end(invitations.c.id == invitation_id, "accepted_at", now)
 
     def _end(self, which: ColumnElement[bool], column: str, now: datetime) -> None:
-        self._connection.execute(
-            update(invitations).where(which, _NOT_ENDED).values({column: now, "send_at": None, "updated_at": now})
-        )
+        self._update(invitations, which, _NOT_ENDED, **{column: now, "send_at": None, "updated_at": now})
+
+    def forget(self, before: datetime, limit: int) -> int:
+        """Delete invitations that were accepted, revoked or expired before then."""
+        ends = (invitations.c.accepted_at, invitations.c.revoked_at, invitations.c.expires_at)
+        old = select(invitations.c.id).where(or_(*(each < before for each in ends))).limit(limit)
+        return self._delete_free(invitations.c.id, old)
 
     # ---- their mail
 
     def is_one_due(self, now: datetime) -> bool:
-        due: bool = self._connection.execute(_IS_ONE_DUE, _instants(now)).scalar_one()
-        return due
+        return bool(self._connection.execute(_IS_ONE_DUE, _instants(now)).scalar_one())
 
     def take_due(self, now: datetime, until: datetime) -> Invitation | None:
         """Take the invitation whose mail has been due longest, for one try. No other worker tries before `until`."""
@@ -114,13 +116,11 @@ class Invitations(Store):
 
     def add_token(self, invitation_id: UUID, token_hash: bytes, now: datetime) -> None:
         """Store a token before the mail with it is sent."""
-        self._connection.execute(
-            insert(invitation_tokens).values(token_hash=token_hash, invitation_id=invitation_id, created_at=now)
-        )
+        self._insert(invitation_tokens, token_hash=token_hash, invitation_id=invitation_id, created_at=now)
 
     def forget_token(self, token_hash: bytes) -> None:
         """Delete the token of a mail that was certainly not sent."""
-        self._connection.execute(delete(invitation_tokens).where(invitation_tokens.c.token_hash == token_hash))
+        self._delete(invitation_tokens, invitation_tokens.c.token_hash == token_hash)
 
     def sent(self, invitation: Invitation, now: datetime) -> None:
         self._tried(invitation, now, {"sent_at": now, "send_at": None})

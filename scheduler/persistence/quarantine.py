@@ -26,8 +26,7 @@ from sqlalchemy import (
 
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
-from scheduler.persistence.connection import Fixed
-from scheduler.persistence.many import given_instant
+from scheduler.persistence.connection import Fixed, given_instant
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Statements, Store
 

@@ -6,15 +6,14 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, all_, any_, bindparam, delete, func, insert, literal, or_, select, update
+from sqlalchemy import ARRAY, Uuid, all_, any_, bindparam, func, literal, or_, select, update
 
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.call import Schedule
 from scheduler.lifecycle import bounds
 from scheduler.persistence.attempt_rows import attempt_of
-from scheduler.persistence.connection import Fixed
+from scheduler.persistence.connection import Fixed, given_instant
 from scheduler.persistence.json_columns import schedule_as_json
-from scheduler.persistence.many import given_instant
 from scheduler.persistence.quarantine import instants, is_from_the_future
 from scheduler.persistence.rows import from_row, known_unreadable
 from scheduler.persistence.store import Store
@@ -44,9 +43,7 @@ class Recomputation:
 class ScheduleRecomputations(Store):
     def note_schedule(self, attempt_id: UUID, schedule: Schedule) -> None:
         """Replace the schedule of an attempt that the caller has locked, without an event."""
-        self._connection.execute(
-            update(attempts).where(attempts.c.id == attempt_id).values(schedule=schedule_as_json(schedule))
-        )
+        self._update(attempts, attempts.c.id == attempt_id, schedule=schedule_as_json(schedule))
 
     def ask(self, company_id: UUID, candidate_id: UUID | None, now: datetime) -> None:
         """Have pending attempts of a company, or of one of its candidates, resolved again.
@@ -74,15 +71,14 @@ class ScheduleRecomputations(Store):
         ).all()
         if coalesced:
             return
-        self._connection.execute(
-            insert(recomputations).values(
-                company_id=company_id,
-                candidate_id=candidate_id,
-                is_last_pass=False,
-                not_before=now,
-                asked_at=now,
-                rung_at=now,
-            )
+        self._insert(
+            recomputations,
+            company_id=company_id,
+            candidate_id=candidate_id,
+            is_last_pass=False,
+            not_before=now,
+            asked_at=now,
+            rung_at=now,
         )
 
     def lock_next(self, now: datetime) -> Recomputation | None:
@@ -100,9 +96,7 @@ class ScheduleRecomputations(Store):
 
     def put_off(self, recomputation_id: int, not_before: datetime) -> None:
         """Continue the change at `not_before`, from where it is."""
-        self._connection.execute(
-            update(recomputations).where(recomputations.c.id == recomputation_id).values(not_before=not_before)
-        )
+        self._update(recomputations, recomputations.c.id == recomputation_id, not_before=not_before)
 
     def once_more(self, recomputation_id: int, not_before: datetime) -> None:
         """Begin the last pass over all attempts, at `not_before`."""
@@ -113,7 +107,7 @@ class ScheduleRecomputations(Store):
         )
 
     def done(self, recomputation_id: int) -> None:
-        self._connection.execute(delete(recomputations).where(recomputations.c.id == recomputation_id))
+        self._delete(recomputations, recomputations.c.id == recomputation_id)
 
     def ring_waiting(self, rung_before: datetime, now: datetime) -> bool:
         """Return True if a hint is to be sent again for a waiting change, and record it as sent now."""
@@ -147,10 +141,10 @@ class ScheduleRecomputations(Store):
             )
             .with_for_update(skip_locked=True, key_share=True)
         )
-        self._connection.execute(
-            update(attempts)
-            .where(attempts.c.id == any_(func.array(outdated.scalar_subquery())))
-            .values(schedule=attempts.c.schedule.op("||")(func.jsonb_build_object("tzdata_version", version)))
+        self._update(
+            attempts,
+            attempts.c.id == any_(func.array(outdated.scalar_subquery())),
+            schedule=attempts.c.schedule.op("||")(func.jsonb_build_object("tzdata_version", version)),
         )
 
 

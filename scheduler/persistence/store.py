@@ -19,14 +19,17 @@ from sqlalchemy import (
     Uuid,
     all_,
     any_,
+    delete,
     func,
+    insert,
     literal,
     select,
+    update,
 )
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from scheduler.domain.resource import COUNTED_UP_TO, NEWEST_FIRST, Cursor, Listed, Slice
-from scheduler.persistence.connection import Connection, Fixed, Found
+from scheduler.persistence.connection import Connection, Fixed, Found, among, as_json, insert_all, update_all
 from scheduler.persistence.rows import AnyRow, known_unreadable, readable
 
 T = TypeVar("T")
@@ -51,6 +54,25 @@ class Write(Generic[R]):
     """Gathered writes are sent in the order of their turns."""
     merge: Callable[[R, R], R] | None = None
     """Combines two rows of the same key. None: the second one is sent in a later statement."""
+
+
+def insertion(table: Table, *, turn: int, suffix: str = "") -> Write[Mapping[str, Any]]:
+    """Build the write that inserts rows of a table like `insert_all`."""
+    return Write(execute=lambda connection, rows: insert_all(connection, table, rows, suffix), turn=turn)
+
+
+def change(table: Table, *, turn: int) -> Write[Mapping[str, Any]]:
+    """Build the write that updates rows of a table by their ids like `update_all`."""
+    return Write(execute=lambda connection, rows: update_all(connection, table, "id", rows), turn=turn)
+
+
+def statement(table: str, sql: str, *, turn: int) -> Write[Mapping[str, Any]]:
+    """Build the write that executes SQL for any rows of a table, with the driver's parameters `rows` and `count`."""
+
+    def execute(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        connection.write(table, sql, {"rows": as_json(rows), "count": len(rows)})
+
+    return Write(execute=execute, turn=turn)
 
 
 _Rows: TypeAlias = dict[Write[Any], dict[Hashable, Any]]
@@ -328,3 +350,19 @@ class Store:
     def _count(self, query: Executable | Fixed, values: Mapping[str, object] | None = None) -> int:
         count: int = self._connection.execute(query, values).scalar_one()
         return count
+
+    def _insert(self, table: Table, **values: object) -> None:
+        self._connection.execute(insert(table).values(**values))
+
+    def _update(self, table: Table, *which: ColumnElement[bool], **values: object) -> int:
+        """Update the rows that meet all conditions, and count them."""
+        return self._connection.execute(update(table).where(*which).values(**values)).rowcount
+
+    def _delete(self, table: Table, *which: ColumnElement[bool]) -> int:
+        """Delete the rows that meet all conditions, and count them."""
+        return self._connection.execute(delete(table).where(*which)).rowcount
+
+    def _delete_free(self, column: Column[Any], old: Select[Any]) -> int:
+        """Delete the rows whose `column` is found by a query, without rows that another transaction has locked."""
+        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars()
+        return self._delete(column.table, among(column, ids))

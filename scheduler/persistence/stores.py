@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from scheduler.clock import Now, monotonic
 from scheduler.lifecycle.policy import NOTICED_CLOCK_SKEW, RELEASE_AHEAD
-from scheduler.persistence import agents, alarms, candidates, owners, unknown_outcomes, webhook_endpoints
+from scheduler.persistence import alarms, owners, resources, unknown_outcomes, webhook_endpoints
 from scheduler.persistence.attempt_claims import AttemptClaims
 from scheduler.persistence.attempt_counts import AttemptCounts
 from scheduler.persistence.attempt_holds import AttemptHolds
@@ -19,6 +19,7 @@ from scheduler.persistence.attempt_release import AttemptRelease
 from scheduler.persistence.attempts import Attempts
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.batches import Batches
+from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.companies import Companies
@@ -28,7 +29,6 @@ from scheduler.persistence.due_calls import DueCalls
 from scheduler.persistence.erasures import Erasures
 from scheduler.persistence.errors import ClockWrong
 from scheduler.persistence.events import Events
-from scheduler.persistence.external_ids import ExternalIds
 from scheduler.persistence.inbox import Inbox
 from scheduler.persistence.interviews import Interviews
 from scheduler.persistence.keys import Keys
@@ -36,7 +36,6 @@ from scheduler.persistence.keyset import CompanyAttempts
 from scheduler.persistence.last_looks import Lines
 from scheduler.persistence.marks import Marks
 from scheduler.persistence.quarantine import Quarantine
-from scheduler.persistence.retention import Retention
 from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
 from scheduler.persistence.store import Statements, Write
 from scheduler.persistence.tallies import Tallies
@@ -101,7 +100,7 @@ class Stores:
         """`clock` is None in a transaction that only reads."""
         self.connection = statements = Statements(connection)
         self.clock = clock
-        self.agents = agents.Agents(statements)
+        self.agents = resources.Agents(statements)
         self.alarms = alarms.Alarms(statements)
         self.attempt_holds = AttemptHolds(statements)
         self.attempt_release = AttemptRelease(statements)
@@ -113,7 +112,7 @@ class Stores:
         self.audit = alarms.Audit(statements)
         self.backoffs = CarrierBackoffs(statements)
         self.batches = Batches(statements)
-        self.candidates = candidates.Candidates(statements)
+        self.candidates = Candidates(statements)
         self.carrier_accounts = CarrierAccounts(statements)
         self.carrier_events = CarrierEvents(statements)
         self.companies = Companies(statements)
@@ -122,20 +121,19 @@ class Stores:
         self.due_calls = DueCalls(statements)
         self.erasures = Erasures(statements)
         self.events = Events(statements)
-        self.external_ids = ExternalIds(statements)
+        self.external_ids = resources.ExternalIds(statements)
         self.inbox = Inbox(statements)
         self.interviews = Interviews(statements)
         self.invitations = owners.Invitations(statements)
-        self.jobs = candidates.Jobs(statements)
+        self.jobs = resources.Jobs(statements)
         self.keys = Keys(statements)
         self.lines = Lines(statements)
         self.marks = Marks(statements)
         self.memberships = owners.Memberships(statements)
-        self.phone_numbers = agents.PhoneNumbers(statements)
+        self.phone_numbers = resources.PhoneNumbers(statements)
         self.open_transactions = unknown_outcomes.OpenTransactions(statements)
         self.quarantine = Quarantine(statements)
         self.schedule_recomputations = ScheduleRecomputations(statements)
-        self.retention = Retention(statements)
         self.stray_calls = unknown_outcomes.StrayCalls(statements)
         self.unknown_outcomes = unknown_outcomes.UnknownOutcomes(statements)
         self.tallies = Tallies(statements)

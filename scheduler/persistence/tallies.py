@@ -32,7 +32,7 @@ class Tallies(Store):
         rows = self._connection.execute(_TAKE, {"limit": limit}).all()
         sums = folded(part for row in rows for part in _read(row.entries))
         if sums:
-            self._connection.execute(_ADD_TO_TOTALS, {"entries": as_json(sums.items())})
+            self._connection.execute(_ADD_TO_TOTALS, {"entries": entry_of(sums.items())})
         return len(rows)
 
 
@@ -40,7 +40,7 @@ def _append(connection: Connection, rows: Sequence[_Row]) -> None:
     connection.write(
         "tally_entries",
         "INSERT INTO tally_entries (entries) VALUES (CAST(%(entries)s AS jsonb))",
-        {"entries": as_json(rows)},
+        {"entries": entry_of(rows)},
     )
 
 
@@ -48,7 +48,7 @@ def _append(connection: Connection, rows: Sequence[_Row]) -> None:
 ADD = Write(execute=_append, turn=3, merge=lambda first, second: (first[0], first[1] + second[1]))
 
 
-def as_json(rows: Iterable[_Row]) -> str:
+def entry_of(rows: Iterable[_Row]) -> str:
     """Build the text of one row of `tally_entries`."""
     return json.dumps(
         [

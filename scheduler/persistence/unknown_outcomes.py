@@ -15,9 +15,8 @@ from sqlalchemy.exc import ProgrammingError
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.command import CommandKind
 from scheduler.lifecycle import bounds
-from scheduler.persistence.connection import Fixed
+from scheduler.persistence.connection import Fixed, among_given
 from scheduler.persistence.errors import WrongRole
-from scheduler.persistence.many import among_given
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, companies, inbox, stray_calls
@@ -165,11 +164,11 @@ class StrayCalls(Store):
 
     def reschedule_poll(self, call_sid: str, poll_at: datetime) -> None:
         """Poll the carrier again at `poll_at`: the call has not provably ended."""
-        self._connection.execute(update(stray_calls).where(stray_calls.c.call_sid == call_sid).values(look_at=poll_at))
+        self._update(stray_calls, stray_calls.c.call_sid == call_sid, look_at=poll_at)
 
     def ended(self, call_sid: str) -> None:
         """Record that the call has ended. It is no longer polled."""
-        self._connection.execute(update(stray_calls).where(stray_calls.c.call_sid == call_sid).values(look_at=None))
+        self._update(stray_calls, stray_calls.c.call_sid == call_sid, look_at=None)
 
 
 # --- Pending attempts that an operator cancels: their rows, and the locks of the command

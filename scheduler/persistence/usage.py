@@ -1,9 +1,8 @@
 """Usage: booked when a call ends, summed by company and unit, and kept after the company was erased."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, true, update
@@ -13,19 +12,16 @@ from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
 from scheduler.logs import log
 from scheduler.persistence.companies import reached_by
-from scheduler.persistence.connection import Fixed
-from scheduler.persistence.many import among_given, insert_all
+from scheduler.persistence.connection import Fixed, among_given
 from scheduler.persistence.rows import AnyRow, as_columns, from_row
-from scheduler.persistence.store import Store, Write
+from scheduler.persistence.store import Store, insertion
 from scheduler.persistence.tables import companies, usage
 from scheduler.rules.pricing import prices_as_json, read_prices
 
 _log = log(__name__)
 
 
-_BOOK = Write[Mapping[str, Any]](
-    execute=lambda connection, rows: insert_all(connection, usage, rows, "ON CONFLICT (attempt_id) DO NOTHING"), turn=6
-)
+_BOOK = insertion(usage, turn=6, suffix="ON CONFLICT (attempt_id) DO NOTHING")
 
 
 _BILLINGS = Fixed(

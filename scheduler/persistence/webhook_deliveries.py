@@ -8,28 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 
 from scheduler.domain.resource import COUNTED_UP_TO
-from scheduler.domain.webhook import (
-    ClaimedDelivery,
-    Delivery,
-    DeliveryState,
-    Message,
-    WaitingDeliveries,
-    WebhookAnswer,
-)
+from scheduler.domain.webhook import ClaimedDelivery, Delivery, DeliveryState, Message, WaitingDeliveries, WebhookAnswer
 from scheduler.ids import new_id
 from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.bounds import latest_written
 from scheduler.lifecycle.policy import UNREADABLE_FOR
-from scheduler.persistence.connection import Connection
-from scheduler.persistence.many import as_json
+from scheduler.persistence.connection import as_json
 from scheduler.persistence.rows import AnyRow, as_columns, from_row, readable
-from scheduler.persistence.store import Free, Store, Write
+from scheduler.persistence.store import Free, Store, statement
 from scheduler.persistence.tables import webhook_deliveries, webhook_endpoints
 from scheduler.persistence.webhook_holds import (
     END_BEHIND,
@@ -229,17 +220,10 @@ _NOTE_DISABLED = """
 """
 
 
-def _write(table: str, sql: str, turn: int) -> Write[Mapping[str, Any]]:
-    def execute(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        connection.write(table, sql, {"rows": as_json(rows), "count": len(rows)})
-
-    return Write(execute=execute, turn=turn)
-
-
-_SAVE_DELIVERY = _write("webhook_deliveries", _SAVE_DELIVERIES, turn=1)
-_RETURN_DELIVERY = _write("returned webhook_deliveries", _RETURN_DELIVERIES, turn=1)
-_SAVE_ENDPOINT = _write("webhook_endpoints", _SAVE_ENDPOINTS, turn=2)
-_NOTE = _write("events", _NOTE_DISABLED, turn=3)
+_SAVE_DELIVERY = statement("webhook_deliveries", _SAVE_DELIVERIES, turn=1)
+_RETURN_DELIVERY = statement("returned webhook_deliveries", _RETURN_DELIVERIES, turn=1)
+_SAVE_ENDPOINT = statement("webhook_endpoints", _SAVE_ENDPOINTS, turn=2)
+_NOTE = statement("events", _NOTE_DISABLED, turn=3)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, TextClause, and_, any_, delete, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import Row, Select, TextClause, and_, any_, func, insert, or_, select, text, tuple_, update
 
 from scheduler.domain.delivery_history import EndpointFilter, EndpointState, EndpointStatus, ReplayFilter
 from scheduler.domain.principal import KeyKind, Principal
@@ -42,7 +42,7 @@ class WebhookEndpoints(Store):
     def add(self, endpoint: WebhookEndpoint, secret: bytes, headers: bytes | None) -> None:
         """Add an endpoint with its encrypted secret and headers."""
         columns = as_columns(endpoint, without={"signing_secret"}, secret=secret, headers=headers)
-        self._connection.execute(insert(webhook_endpoints).values(**_arrays(columns)))
+        self._insert(webhook_endpoints, **_arrays(columns))
 
     def get(self, principal_id: UUID, endpoint_id: UUID) -> WebhookEndpoint | None:
         """Find the endpoint, if it is this principal's and not deleted."""
@@ -72,7 +72,7 @@ class WebhookEndpoints(Store):
     def save(self, endpoint: WebhookEndpoint, **encrypted: bytes | None) -> None:
         """Write the mutable fields of an endpoint that the caller has locked. `encrypted`: the changed `headers`."""
         columns = as_columns(endpoint, without=_FIXED, **encrypted)
-        self._connection.execute(update(webhook_endpoints).where(_w.id == endpoint.id).values(**_arrays(columns)))
+        self._update(webhook_endpoints, _w.id == endpoint.id, **_arrays(columns))
 
     def secrets_of(self, endpoint_id: UUID) -> EndpointSecrets:
         """Read the encrypted secrets of an endpoint that the caller has locked."""
@@ -83,31 +83,29 @@ class WebhookEndpoints(Store):
 
     def save_secrets(self, endpoint_id: UUID, secrets: EndpointSecrets, now: datetime) -> None:
         values = {**as_columns(secrets), "updated_at": now}
-        self._connection.execute(update(webhook_endpoints).where(_w.id == endpoint_id).values(**values))
+        self._update(webhook_endpoints, _w.id == endpoint_id, **values)
 
     def remove(self, endpoint_id: UUID, now: datetime) -> None:
         """Hide the endpoint and forget its address, texts and secrets. The purge deletes it with its deliveries.
 
         An endpoint of an ATS may have millions of them, so they are not deleted here.
         """
-        self._connection.execute(
-            update(webhook_endpoints)
-            .where(_w.id == endpoint_id)
-            .values(
-                url="",
-                name=None,
-                description=None,
-                headers=None,
-                header_names=[],
-                secret=b"",
-                old_secret=None,
-                old_secret_until=None,
-                is_active=False,
-                disabled_at=now,
-                disabled_cause=DisabledCause.DELETED.value,
-                notice_at=None,
-                updated_at=now,
-            )
+        self._update(
+            webhook_endpoints,
+            _w.id == endpoint_id,
+            url="",
+            name=None,
+            description=None,
+            headers=None,
+            header_names=[],
+            secret=b"",
+            old_secret=None,
+            old_secret_until=None,
+            is_active=False,
+            disabled_at=now,
+            disabled_cause=DisabledCause.DELETED.value,
+            notice_at=None,
+            updated_at=now,
         )
 
     def forget_removed(self, limit: int) -> int:
@@ -123,11 +121,11 @@ class WebhookEndpoints(Store):
         # Two statements: within one, PostgreSQL may execute a locking subquery with a limit again, and delete more.
         keys = [(row.event_id, row.endpoint_id) for row in self._connection.execute(some).all()]
         if keys:
-            self._connection.execute(delete(webhook_deliveries).where(tuple_(d.event_id, d.endpoint_id).in_(keys)))
+            self._delete(webhook_deliveries, tuple_(d.event_id, d.endpoint_id).in_(keys))
         count = len(keys)
         if count < limit:
             has_any = select(d.event_id).where(d.endpoint_id == _w.id).exists()
-            self._connection.execute(delete(webhook_endpoints).where(removed, ~has_any))
+            self._delete(webhook_endpoints, removed, ~has_any)
         return count
 
     def disable_of_principal(self, principal_id: UUID, cause: DisabledCause, now: datetime) -> int:
@@ -199,7 +197,7 @@ class WebhookEndpoints(Store):
         return [row._asdict() for row in self._connection.execute(query.with_for_update(key_share=True))]
 
     def save_encrypted(self, endpoint_id: UUID, encrypted: Mapping[str, bytes | None]) -> None:
-        self._connection.execute(update(webhook_endpoints).where(_w.id == endpoint_id).values(**encrypted))
+        self._update(webhook_endpoints, _w.id == endpoint_id, **encrypted)
 
 
 def _of_principal(principal_id: UUID) -> Select[Any]:
@@ -395,8 +393,7 @@ _TRIED = text("""
 
 class WebhookNotices(Store):
     def is_one_due(self, now: datetime) -> bool:
-        due: bool = self._connection.execute(_IS_ONE_DUE, _instants(now)).scalar_one()
-        return due
+        return bool(self._connection.execute(_IS_ONE_DUE, _instants(now)).scalar_one())
 
     def take_due(self, now: datetime, until: datetime) -> Notice | None:
         """Take the notice that has been due longest, for one try. No other worker tries before `until`."""

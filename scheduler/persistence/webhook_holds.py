@@ -7,14 +7,11 @@ record that ends them, so neither misses the other. In any case a hold ends at `
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 
-from scheduler.persistence.connection import Connection
-from scheduler.persistence.many import as_json
-from scheduler.persistence.store import Store, Write
+from scheduler.persistence.store import Store, statement
 from scheduler.rules.webhooks import MOST_IN_FLIGHT
 
 WINDOW = 16
@@ -158,11 +155,7 @@ _END_BEHIND = f"""
 """  # noqa: S608 - the inserted number is a constant
 
 
-def _end_behind(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    connection.write("held webhook_deliveries", _END_BEHIND, {"rows": as_json(rows), "count": len(rows)})
-
-
-END_BEHIND = Write(execute=_end_behind, turn=2)
+END_BEHIND = statement("held webhook_deliveries", _END_BEHIND, turn=2)
 """Ends the holds behind deliveries with a result, after it is saved. Their endpoints are locked."""
 
 

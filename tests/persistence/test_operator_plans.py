@@ -8,6 +8,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from console.stores.resources import OperatedResources
 from scheduler.domain.batch import BatchFilter
 from scheduler.domain.delivery_history import DeliveryFilter, EndpointFilter, ReplayFilter
 from scheduler.domain.principal import Verb
@@ -159,11 +160,11 @@ READS: dict[str, Callable[[Stores, Seeded], object]] = {
     "deliveries": lambda stores, _: stores.webhook_history.page(WEBHOOK, DeliveryFilter(), None, ROWS),
     "failed deliveries": lambda stores, _: stores.webhook_history.page(WEBHOOK, FAILED, None, ROWS),
     "number of failed deliveries": lambda stores, _: stores.webhook_overview.count_failed(WEBHOOK, HOUR),
-    "batches": lambda stores, _: stores.batches.of_all_companies(BatchFilter(), BATCHES),
-    "batches of a company": lambda stores, one: stores.batches.of_all_companies(
+    "batches": lambda stores, _: OperatedResources(stores.connection).batches(BatchFilter(), BATCHES),
+    "batches of a company": lambda stores, one: OperatedResources(stores.connection).batches(
         BatchFilter(company_id=one.company_id), BATCHES
     ),
-    "one batch": lambda stores, _: stores.batches.of_all_companies(BatchFilter(id=SOME_ID), BATCHES),
+    "one batch": lambda stores, _: OperatedResources(stores.connection).batches(BatchFilter(id=SOME_ID), BATCHES),
     "audit about an id": lambda stores, _: stores.audit.newest(AuditFilter(concerns=SOME_ID), None, ROWS),
 }
 

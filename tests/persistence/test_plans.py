@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 from console.attempt_list import AttemptFilter, FoundPart, ListState, Place
 from console.stores.attempt_lists import AttemptListStore, Bounds
+from console.stores.resources import OperatedResources
 from console.stores.search import Search
 from scheduler.domain.attempt import Reason
 from scheduler.domain.explanation import PACE
@@ -174,7 +175,9 @@ STEPS: dict[str, Callable[[Stores, Big], Any]] = {
     "lines that no attempt needs": lambda stores, _: stores.lines.forget_free([NO_NUMBER] * 20, NOON),
 }
 PAGES: dict[str, Callable[[Stores, Big], Any]] = {
-    "waiting commands of a company": lambda stores, big: stores.inbox.unapplied_of_company(big.one.company_id, 21),
+    "waiting commands of a company": lambda stores, big: OperatedResources(stores.connection).commands_of_company(
+        big.one.company_id, 21
+    ),
     "unknown outcomes of a company": lambda stores, big: stores.unknown_outcomes.page(big.one.company_id, 21),
 }
 
@@ -186,8 +189,8 @@ SEARCHES: dict[str, Callable[[Stores], Any]] = {
     "attempts of a candidate": lambda stores: Search(stores.connection).attempts([], [], [NO_ATTEMPT], 50),
     "attempts of interviews": lambda stores: Search(stores.connection).attempts([NO_ATTEMPT], [NO_ATTEMPT], [], 50),
     "an attempt without its number": lambda stores: stores.attempt_claims.look_without_number(NO_ATTEMPT),
-    "an interview": lambda stores: stores.interviews.facts(NO_ATTEMPT),
-    "waiting commands": lambda stores: stores.inbox.unapplied_of_interview(NO_ATTEMPT, 20),
+    "an interview": lambda stores: OperatedResources(stores.connection).interview(NO_ATTEMPT),
+    "waiting commands": lambda stores: OperatedResources(stores.connection).commands_of_interview(NO_ATTEMPT, 20),
 }
 
 

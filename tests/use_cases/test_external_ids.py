@@ -13,8 +13,8 @@ from scheduler.domain.command import Command, CreateInterview, UpdateInterview
 from scheduler.domain.interview import NewJob
 from scheduler.domain.resource import ExternalId, ExternalKind
 from scheduler.persistence.errors import DatabaseAway
-from scheduler.persistence.external_ids import ExternalIds
 from scheduler.persistence.json_columns import STORY, content_as_json
+from scheduler.persistence.resources import ExternalIds
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.submit import Messages, Submit

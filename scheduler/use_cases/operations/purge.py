@@ -47,17 +47,17 @@ def _cancel_forgotten(stores: Stores, now: datetime, limit: int) -> int:
 
 
 _STEPS: tuple[_Forget, ...] = (
-    lambda stores, now, limit: stores.retention.forget_answers(now - retention.ANSWERS, limit),
+    lambda stores, now, limit: stores.inbox.forget(now - retention.ANSWERS, limit),
     _drop_forgotten,
-    lambda stores, now, limit: stores.retention.forget_carrier_events(now - retention.CARRIER_EVENTS, limit),
-    lambda stores, now, limit: stores.retention.forget_history(now - retention.HISTORY, limit),
-    lambda stores, now, limit: stores.retention.forget_invitations(now - retention.INVITATIONS, limit),
+    lambda stores, now, limit: stores.carrier_events.forget(now - retention.CARRIER_EVENTS, limit),
+    lambda stores, now, limit: stores.attempts.forget_history(now - retention.HISTORY, limit),
+    lambda stores, now, limit: stores.invitations.forget(now - retention.INVITATIONS, limit),
     lambda stores, now, limit: stores.events.forget(now - retention.EVENTS, limit),
     lambda stores, _, limit: stores.webhook_endpoints.forget_removed(limit),
     _cancel_forgotten,
     lambda stores, now, limit: stores.batches.forget(now - retention.BATCHES, limit),
     lambda stores, now, limit: stores.alarms.forget(now - retention.ALARMS, limit),
-    lambda stores, now, limit: stores.retention.forget_console_sessions(now - retention.CONSOLE_SESSIONS, limit),
+    lambda stores, now, limit: stores.audit.forget_sessions(now - retention.CONSOLE_SESSIONS, limit),
     lambda stores, now, limit: stores.backoffs.forget(now - retention.BACKOFFS, limit),
 )
 
