@@ -11,9 +11,8 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, func, select, text
 
 from scheduler.persistence.connection import Fixed, among_given
-from scheduler.persistence.quarantine import count_failure, due_hints, has_waited, requeue, taking
+from scheduler.persistence.quarantine import WorkStore, has_waited, taking
 from scheduler.persistence.rows import AnyRow, from_row
-from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
 
 # No RETURNING: the API role may insert events and not read them.
@@ -100,14 +99,18 @@ _LOCK_UNHEARD = Fixed(
 _COUNT_QUARANTINED = Fixed(
     select(func.count()).where(carrier_events.c.heard_at.is_(None), carrier_events.c.quarantined_at.is_not(None))
 )
-_TAKE_DUE_HINTS = taking(
-    carrier_events.c.id,
-    and_(carrier_events.c.heard_at.is_(None), carrier_events.c.quarantined_at.is_(None), has_waited(carrier_events)),
-)
 _HEARD = text("UPDATE carrier_events SET heard_at = :now, raw = '{}' WHERE id = ANY (:ids)")
 
 
-class CarrierEvents(Store):
+class CarrierEvents(WorkStore):
+    _done_at = carrier_events.c.heard_at
+    _due = taking(
+        carrier_events.c.id,
+        and_(
+            carrier_events.c.heard_at.is_(None), carrier_events.c.quarantined_at.is_(None), has_waited(carrier_events)
+        ),
+    )
+
     def add(self, events: Sequence[NewCarrierEvent], now: datetime) -> int:
         """Store the events whose tokens name a claim and that are not stored yet. Return how many are new.
 
@@ -141,18 +144,9 @@ class CarrierEvents(Store):
         """Mark the events as processed and delete their forms, which contain the person's number."""
         self._connection.execute(_HEARD, {"ids": list(event_ids), "now": now})
 
-    def count_failure(self, event_id: UUID, failed_with: str, now: datetime) -> bool:
-        """Count an unexpected failure to process the event, with its place. True if it is now in quarantine."""
-        is_open = and_(carrier_events.c.id == event_id, carrier_events.c.heard_at.is_(None))
-        return count_failure(self._connection, carrier_events, is_open, failed_with, now)
-
     def count_quarantined(self) -> int:
         """Count the events in quarantine, from the index of unprocessed events."""
         return int(self._connection.execute(_COUNT_QUARANTINED).scalar_one())
-
-    def requeue(self, event_id: UUID) -> None:
-        """Take the event out of quarantine, as if its hint was only sent when it was received."""
-        requeue(self._connection, carrier_events, event_id)
 
     def forget_candidate(self, candidate_id: UUID) -> None:
         """Delete the forms of this candidate's processed and quarantined events. The previous version kept them."""
@@ -194,10 +188,6 @@ class CarrierEvents(Store):
         """
         values = {"id": event_id, "number_hash": number_hash, "since": since}
         return bool(self._connection.execute(_IS_AFTER_UNHEARD, values).scalar_one())
-
-    def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
-        """Take unprocessed events whose hint is to be sent again, and record it as sent now."""
-        return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
 
 
 def _event(row: AnyRow) -> CarrierEvent:

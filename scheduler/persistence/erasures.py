@@ -18,9 +18,8 @@ from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.connection import Fixed, among, given_instant
 from scheduler.persistence.last_looks import Lines
-from scheduler.persistence.quarantine import due_hints, is_from_the_future, taking
+from scheduler.persistence.quarantine import HintedStore, is_from_the_future, taking
 from scheduler.persistence.rows import from_row
-from scheduler.persistence.store import Store
 from scheduler.persistence.tables import (
     agents,
     api_keys,
@@ -49,14 +48,6 @@ from scheduler.persistence.tables import (
     webhook_endpoints,
 )
 
-_TAKE_DUE_HINTS = taking(
-    erasures.c.company_id,
-    and_(
-        erasures.c.finished_at.is_(None),
-        or_(erasures.c.rung_at <= given_instant("rung_before"), is_from_the_future(erasures)),
-    ),
-)
-
 Counts = Mapping[str, int]
 """Deleted rows by kind, without zeros."""
 
@@ -79,7 +70,15 @@ CertificatePlace: TypeAlias = tuple[datetime, UUID]
 """The place of a certificate in the list: when the erasure was requested, and the id of the company."""
 
 
-class Erasures(Store):
+class Erasures(HintedStore):
+    _due = taking(
+        erasures.c.company_id,
+        and_(
+            erasures.c.finished_at.is_(None),
+            or_(erasures.c.rung_at <= given_instant("rung_before"), is_from_the_future(erasures)),
+        ),
+    )
+
     def ask(self, company_id: UUID, now: datetime) -> None:
         """Request the erasure of the company by adding its certificate."""
         self._connection.execute(
@@ -130,10 +129,6 @@ class Erasures(Store):
 
     def find(self, company_id: UUID) -> Certificate | None:
         return self._one(_certificate, _CERTIFICATES.where(erasures.c.company_id == company_id))
-
-    def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
-        """Take companies whose erasure hint is to be sent again, and record it as sent now."""
-        return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
 
     def erase_some(self, erasure: Certificate, limit: int, now: datetime) -> bool:
         """Erase up to `limit` rows of the next kind, with their dependent rows. False: it is finished, or must wait.

@@ -210,31 +210,22 @@ class Events(Store):
         counts = self._connection.execute(_NUMBER, {"limit": limit, "now": now, "lowest": _lowest_place(now)}).one()
         return Numbered(events=counts.events, deliveries=counts.deliveries)
 
-    def of_company(self, event_id: UUID, company_id: UUID, principal_id: UUID) -> PartnerEvent | None:
-        """Find an event of the company, without those about endpoints of other principals."""
-        return self._one(_event, _ONES[_OF_COMPANY], {"id": event_id, "reader": company_id, "principal": principal_id})
+    def find(self, event_id: UUID, company_id: UUID | None, principal_id: UUID) -> PartnerEvent | None:
+        """Find an event of the company, or with None of any company that the ATS key has created.
 
-    def of_ats(self, event_id: UUID, principal_id: UUID) -> PartnerEvent | None:
-        """Find an event of a company that the ATS key has created, or about its own endpoints."""
-        return self._one(_event, _ONES[_OF_ATS], {"id": event_id, "reader": principal_id, "principal": principal_id})
-
-    def page_of_company(
-        self, company_id: UUID, wanted: EventFilter, after: int, limit: int, principal_id: UUID
-    ) -> EventPage:
-        """List up to `limit` events of a company that follow a place, in the order of places.
-
-        `principal_id`: the reader, whose endpoints decide about `delivery_success`. Events about endpoints of other
-        principals are left out.
+        Events about endpoints of other principals are left out.
         """
-        return self._page_after(_OF_COMPANY, company_id, wanted, after, limit, principal_id)
+        column, reader = _readable_by(company_id, principal_id)
+        return self._one(_event, _ONES[column], {"id": event_id, "reader": reader, "principal": principal_id})
 
-    def page_of_ats(self, principal_id: UUID, wanted: EventFilter, after: int, limit: int) -> EventPage:
-        """List events like `page_of_company`, of all companies that the ATS key has created."""
-        return self._page_after(_OF_ATS, principal_id, wanted, after, limit, principal_id)
-
-    def _page_after(
-        self, column: str, reader: UUID, wanted: EventFilter, after: int, limit: int, principal_id: UUID
+    def page(
+        self, company_id: UUID | None, wanted: EventFilter, after: int, limit: int, principal_id: UUID
     ) -> EventPage:
+        """List up to `limit` events like `find` that follow a place, in the order of places.
+
+        `principal_id`: the reader, whose endpoints decide about `delivery_success`.
+        """
+        column, reader = _readable_by(company_id, principal_id)
         # One more than asked for shows whether another one follows.
         scanned = limit + 1 if wanted == EventFilter() else _MOST_READ
         values = {
@@ -272,6 +263,10 @@ class Events(Store):
         if failed:
             self._connection.write(ADD_TALLY, _FAILED, (_FAILED, Amount(n=failed)))
         return self._delete(events, among(events.c.id, ids))
+
+
+def _readable_by(company_id: UUID | None, principal_id: UUID) -> tuple[str, UUID]:
+    return (_OF_ATS, principal_id) if company_id is None else (_OF_COMPANY, company_id)
 
 
 def _lowest_place(now: datetime) -> int:

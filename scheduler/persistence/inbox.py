@@ -33,9 +33,9 @@ from scheduler.lifecycle import bounds
 from scheduler.lifecycle.policy import OWED_AFTER
 from scheduler.persistence.connection import Fixed, among, among_given
 from scheduler.persistence.json_columns import ANSWER
-from scheduler.persistence.quarantine import count_failure, due_hints, has_waited, requeue, taking
+from scheduler.persistence.quarantine import WorkStore, has_waited, taking
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Store, change, insertion
+from scheduler.persistence.store import change, insertion
 from scheduler.persistence.tables import attempts, companies, inbox, interviews
 
 
@@ -79,7 +79,14 @@ FoundOrError: TypeAlias = FoundCommand | ValueError
 """A command, or the error that its row cannot be read. It concerns none of the other commands of a query."""
 
 
-class Inbox(Store):
+class Inbox(WorkStore):
+    _done_at = inbox.c.applied_at
+    _due = taking(
+        inbox.c.id,
+        and_(inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_(None), has_waited(inbox)),
+        in_order_of=inbox.c.seq,
+    )
+
     def add(self, command: Command) -> bool:
         """Store the command, accepted or already refused.
 
@@ -188,11 +195,6 @@ class Inbox(Store):
         """Take refusals that no request has returned. The caller reports them by events."""
         return self._all(partial(from_row, OwedRefusal), _TAKE_OWED, {**_instants_owed(now), "limit": limit})
 
-    def count_failure(self, command_id: UUID, failed_with: str, now: datetime) -> bool:
-        """Count an unexpected failure of the command, with its place. True if it is now in quarantine."""
-        is_open = and_(inbox.c.id == command_id, inbox.c.applied_at.is_(None))
-        return count_failure(self._connection, inbox, is_open, failed_with, now)
-
     def drop(self, command_ids: Sequence[UUID], now: datetime) -> None:
         """Answer commands in quarantine with COMMAND_DROPPED and delete their bodies: these may be personal data."""
         answer = _answer_as_json(Answer(refusal=refusal_of(CommandDropped())))
@@ -213,14 +215,6 @@ class Inbox(Store):
         """Delete commands that were answered before then. Unanswered commands stay, however old they are."""
         old = select(inbox.c.id).where(inbox.c.applied_at < before).order_by(inbox.c.applied_at).limit(limit)
         return self._delete_free(inbox.c.id, old)
-
-    def requeue(self, command_id: UUID) -> None:
-        """Take the command out of quarantine, as if its hint was only sent when it was received."""
-        requeue(self._connection, inbox, command_id)
-
-    def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
-        """Take waiting commands whose hint is to be sent again, and record it as sent now."""
-        return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
 
     def count_unapplied(self) -> Sequence[Row[Any]]:
         """Count the waiting and quarantined commands of each company that has any, with the oldest waiting instant."""
@@ -362,12 +356,6 @@ _LOCK_NEW = Fixed(
     )
     .order_by(inbox.c.seq)
     .with_for_update(skip_locked=True)
-)
-
-_TAKE_DUE_HINTS = taking(
-    inbox.c.id,
-    and_(inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_(None), has_waited(inbox)),
-    in_order_of=inbox.c.seq,
 )
 
 _QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None))

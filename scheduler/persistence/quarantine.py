@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import (
@@ -28,7 +28,7 @@ from scheduler.lifecycle import bounds
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.connection import Fixed, given_instant
 from scheduler.persistence.rows import from_row
-from scheduler.persistence.store import Statements, Store
+from scheduler.persistence.store import Store
 
 # --- Redelivery: the time at which the hint for a command, a callback or an erasure is sent again
 
@@ -62,7 +62,7 @@ def is_from_the_future(table: Table) -> ColumnElement[bool]:
 
 
 def taking(ids: Column[Any], is_due: ColumnElement[bool], *, in_order_of: Column[Any] | None = None) -> Fixed:
-    """Build the statement of `due_hints` for the rows that match `is_due`."""
+    """Build the statement of `HintedStore.due_hints` for the rows that match `is_due`."""
     rows = ids.table
     due = (
         select(ids)
@@ -80,15 +80,6 @@ def taking(ids: Column[Any], is_due: ColumnElement[bool], *, in_order_of: Column
     )
 
 
-def due_hints(statements: Statements, taking: Fixed, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
-    """Take the ids of up to `limit` rows whose hints are due, and record these hints as sent now.
-
-    The hints that were sent first come first. Rows that another clock is taking are skipped.
-    """
-    taken = statements.execute(taking, {**instants(rung_before, now), "limit": limit})
-    return [row.id for row in sorted(taken, key=lambda row: row.position)]
-
-
 def instants(rung_before: datetime, now: datetime) -> dict[str, datetime]:
     """Build the values of `has_waited` and `is_from_the_future`."""
     return {
@@ -99,35 +90,52 @@ def instants(rung_before: datetime, now: datetime) -> dict[str, datetime]:
     }
 
 
+class HintedStore(Store):
+    """The base of the stores whose rows are announced by hints."""
+
+    _due: ClassVar[Fixed]
+    """The statement that takes rows whose hints are due, by `taking`."""
+
+    def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
+        """Take the ids of up to `limit` rows whose hints are due, and record these hints as sent now.
+
+        The hints that were sent first come first. Rows that another clock is taking are skipped.
+        """
+        taken = self._connection.execute(self._due, {**instants(rung_before, now), "limit": limit})
+        return [row.id for row in sorted(taken, key=lambda row: row.position)]
+
+
 # --- Quarantine: commands and callbacks that failed five times, with the place of the error and without their bodies
 
 
-def count_failure(
-    statements: Statements, rows: Table, is_open: ColumnElement[bool], failed_with: str, now: datetime
-) -> bool:
-    """Count an unexpected failure of an open row, with its place. True if the row is now in quarantine."""
-    failures = rows.c.failures + 1
-    row = statements.execute(
-        update(rows)
-        .where(is_open)
-        .values(
-            failures=failures,
-            first_failed_at=func.coalesce(rows.c.first_failed_at, now),
-            failed_with=failed_with,
-            quarantined_at=case((failures >= QUARANTINED_AFTER, now)),
-        )
-        .returning(rows.c.quarantined_at)
-    ).one_or_none()
-    return row is not None and row.quarantined_at is not None
+class WorkStore(HintedStore):
+    """The base of the stores of commands and callbacks."""
 
+    _done_at: ClassVar[Column[Any]]
+    """Set once a row was processed."""
 
-def requeue(statements: Statements, rows: Table, row_id: UUID) -> None:
-    """Take a row out of quarantine, as if its hint was only sent when it was received."""
-    statements.execute(
-        update(rows)
-        .where(rows.c.id == row_id)
-        .values(quarantined_at=None, failures=0, first_failed_at=None, failed_with=None, rung_at=rows.c.received_at)
-    )
+    def count_failure(self, row_id: UUID, failed_with: str, now: datetime) -> bool:
+        """Count an unexpected failure of an open row, with its place. True if the row is now in quarantine."""
+        rows = self._done_at.table
+        failures = rows.c.failures + 1
+        row = self._connection.execute(
+            update(rows)
+            .where(rows.c.id == row_id, self._done_at.is_(None))
+            .values(
+                failures=failures,
+                first_failed_at=func.coalesce(rows.c.first_failed_at, now),
+                failed_with=failed_with,
+                quarantined_at=case((failures >= QUARANTINED_AFTER, now)),
+            )
+            .returning(rows.c.quarantined_at)
+        ).one_or_none()
+        return row is not None and row.quarantined_at is not None
+
+    def requeue(self, row_id: UUID) -> None:
+        """Take a row out of quarantine, as if its hint was only sent when it was received."""
+        rows = self._done_at.table
+        new = {"quarantined_at": None, "failures": 0, "first_failed_at": None, "failed_with": None}
+        self._update(rows, rows.c.id == row_id, **new, rung_at=rows.c.received_at)
 
 
 class QuarantineKind(StrEnum):

@@ -225,11 +225,11 @@ EVENT_FILTERS: dict[str, tuple[EventFilter, int]] = {
 
 
 def _of_company(company_id: UUID, wanted: EventFilter, after: int) -> Act:
-    return lambda stores, _: stores.events.page_of_company(company_id, wanted, after, LIMIT, company_id)
+    return lambda stores, _: stores.events.page(company_id, wanted, after, LIMIT, company_id)
 
 
 def _of_ats(wanted: EventFilter, after: int) -> Act:
-    return lambda stores, partners: stores.events.page_of_ats(partners.ats_id, wanted, after, LIMIT)
+    return lambda stores, partners: stores.events.page(None, wanted, after, LIMIT, partners.ats_id)
 
 
 @pytest.mark.parametrize("after", [0, EVENTS // 2])

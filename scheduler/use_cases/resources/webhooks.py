@@ -51,13 +51,9 @@ class Events:
 
     def get(self, principal: Principal, event_id: UUID) -> PartnerEvent:
         """Find an event that `after` would return. Raises NotFound, DatabaseAway."""
+        own = principal.company_id if principal.kind is KeyKind.REGULAR else None
         with self._database.reading(principal) as stores:
-            if principal.kind is KeyKind.ATS:
-                found = stores.events.of_ats(event_id, principal.id)
-            else:
-                assert principal.company_id is not None
-                found = stores.events.of_company(event_id, principal.company_id, principal.id)
-            return access.require(found, "event", event_id)
+            return access.require(stores.events.find(event_id, own, principal.id), "event", event_id)
 
     def after(
         self,
@@ -79,11 +75,9 @@ class Events:
         wanted = EventFilter(types=types, since=since, until=until, delivery_success=delivery_success)
         with self._database.reading(principal) as stores:
             own = principal.company_id if principal.kind is KeyKind.REGULAR else company_id
-            if own is None:
-                return stores.events.page_of_ats(principal.id, wanted, after, limit)
-            if not stores.keys.reach(principal, own):  # guard: event_reach
+            if own is not None and not stores.keys.reach(principal, own):  # guard: event_reach
                 raise AccessDenied
-            return stores.events.page_of_company(own, wanted, after, limit, principal.id)
+            return stores.events.page(own, wanted, after, limit, principal.id)
 
 
 # --- Deliveries to webhooks: their history, and replays
