@@ -232,12 +232,8 @@ class CarrierAccounts(Store):
 
     def pause(self, reason: str, now: datetime) -> bool:
         """Stop all claims once committed. False: an existing pause keeps its original reason."""
-        paused = self._connection.execute(
-            update(carrier_accounts)
-            .where(carrier_accounts.c.paused_at.is_(None))
-            .values(paused_at=now, pause_reason=reason, updated_at=now)
-        )
-        return paused.rowcount > 0
+        is_open = carrier_accounts.c.paused_at.is_(None)
+        return self._update(carrier_accounts, is_open, paused_at=now, pause_reason=reason, updated_at=now) > 0
 
     def pause_of_all(self) -> tuple[str, datetime] | None:
         """Read the reason and the time of the pause of all calls. None: they are not paused."""

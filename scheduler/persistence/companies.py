@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, any_, bindparam, func, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, any_, bindparam, func, select, text, update
 
 from scheduler.domain.company import CallLimits, Company, LimitCeiling
 from scheduler.domain.principal import KeyKind, Principal
@@ -100,12 +100,8 @@ class Companies(Store):
 
     def pause(self, company_id: UUID, reason: str, now: datetime) -> bool:
         """Stop claims for the company once committed. False: an existing pause keeps its original reason."""
-        paused = self._connection.execute(
-            update(companies)
-            .where(companies.c.id == company_id, companies.c.paused_at.is_(None))
-            .values(paused_at=now, pause_reason=reason, updated_at=now)
-        )
-        return paused.rowcount > 0
+        is_open = (companies.c.id == company_id, companies.c.paused_at.is_(None))
+        return self._update(companies, *is_open, paused_at=now, pause_reason=reason, updated_at=now) > 0
 
     def pause_of(self, company_id: UUID) -> tuple[str, datetime] | None:
         """Read the reason and the time of the company's pause. None: it is not paused, or deleted."""
@@ -162,13 +158,11 @@ class Companies(Store):
 
     def lock_row(self, company_id: UUID) -> bool:
         """Lock the company like `lock`, without reading it: operators may not read all of it. False: it is deleted."""
-        query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
-        return self._is_any(query.with_for_update(key_share=True))
+        return self._is_any(_present(company_id).with_for_update(key_share=True))
 
     def hold(self, company_id: UUID) -> bool:
         """Block the company's deletion until we commit, but not claims or changes. False: it is deleted."""
-        query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
-        return self._is_any(query.with_for_update(read=True, key_share=True))
+        return self._is_any(_present(company_id).with_for_update(read=True, key_share=True))
 
     def hold_all(self, company_ids: Collection[UUID]) -> Sequence[UUID]:
         """Hold companies like `hold`, in the order of their ids. Return the companies that are not deleted."""
@@ -178,8 +172,7 @@ class Companies(Store):
 
     def lock_to_delete(self, company_id: UUID) -> bool:
         """Wait for all transactions of the company and block new ones until we commit. False: it is deleted."""
-        query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
-        return self._is_any(query.with_for_update())
+        return self._is_any(_present(company_id).with_for_update())
 
     def count_up_to(self, maximum: int) -> int:
         """Count the companies that were not deleted; `maximum` means that many or more."""
@@ -187,8 +180,7 @@ class Companies(Store):
 
     def is_there(self, company_id: UUID) -> bool:
         """Return True if the company exists and was not deleted."""
-        query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
-        return self._is_any(query)
+        return self._is_any(_present(company_id))
 
     def delete(self, company_id: UUID, now: datetime) -> None:
         """End its claims and disable its keys once committed. Only after `lock_to_delete`."""
@@ -202,6 +194,10 @@ class Companies(Store):
     def save(self, company: Company) -> None:
         """Write the mutable fields of a company that the caller has locked; `use_cases.owners` saves its owner."""
         self._update(companies, companies.c.id == company.id, **_changeable(company))
+
+
+def _present(company_id: UUID) -> Select[tuple[UUID]]:
+    return select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
 
 
 def reached_by(principal: Principal) -> ColumnElement[bool]:

@@ -137,11 +137,7 @@ class StrayCalls(Store):
 
     def live(self) -> Sequence[LiveStrayCall]:
         """List the stray calls that have not provably ended, oldest first."""
-        query = (
-            select(*(stray_calls.c[each] for each in ("call_sid", "attempt_id", "seen_at", "look_at")))
-            .where(stray_calls.c.look_at.is_not(None))
-            .order_by(stray_calls.c.seen_at)
-        )
+        query = select(stray_calls).where(stray_calls.c.look_at.is_not(None)).order_by(stray_calls.c.seen_at)
         return self._all(partial(from_row, LiveStrayCall), query)
 
     def due_polls(self, now: datetime, hold_until: datetime, limit: int) -> list[StrayCall]:
