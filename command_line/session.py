@@ -17,7 +17,6 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.settings import Settings
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.alarms import Acts, Alarms
 from scheduler.use_cases.operations.counts import DatabaseSessions
 from scheduler.use_cases.operations.erase import Certificates
 from scheduler.use_cases.operations.pauses import CarrierWaits, Pauses
@@ -25,6 +24,7 @@ from scheduler.use_cases.operations.quarantine import Backlog, Quarantine
 from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
 from scheduler.use_cases.operations.webhooks import EncryptWebhooks, WebhookOperations
 from scheduler.use_cases.resources.keys import Keys
+from scheduler.use_cases.shared.alarms import Acts, Alarms
 from standalone.run_file import as_kept
 
 Item = TypeVar("Item")

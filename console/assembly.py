@@ -25,7 +25,6 @@ from scheduler.domain.principal import SYSTEM, OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings
-from scheduler.use_cases.operations.alarms import Acts, Alarms
 from scheduler.use_cases.operations.erase import Certificates
 from scheduler.use_cases.operations.installation import InstallationMarks
 from scheduler.use_cases.operations.pauses import Pauses
@@ -33,6 +32,7 @@ from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands, UnknownOutcomes
 from scheduler.use_cases.operations.webhooks import WebhookOperations
 from scheduler.use_cases.resources.keys import Keys
+from scheduler.use_cases.shared.alarms import Acts, Alarms
 from scheduler.use_cases.shared.hints import Hints
 from workers.liveness import Presence
 

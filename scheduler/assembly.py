@@ -20,19 +20,17 @@ from scheduler.use_cases.dial import Dial, Dialler
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations import erase as erasing
 from scheduler.use_cases.operations import installation
-from scheduler.use_cases.operations.alarms import AlarmPosts
+from scheduler.use_cases.operations.erase import Purge
 from scheduler.use_cases.operations.number_events import NumberEvents
-from scheduler.use_cases.operations.purge import Purge
-from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.operations.reconcile import Reconcile
+from scheduler.use_cases.operations.stale_times import ScheduleRecomputer
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.keys import Keys
-from scheduler.use_cases.resources.owners import Invitations
+from scheduler.use_cases.resources.owners import Invitations, Notices
 from scheduler.use_cases.settle import Settle
-from scheduler.use_cases.shared.alarms import AlarmStore
+from scheduler.use_cases.shared.alarms import AlarmPosts, AlarmStore
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.webhooks.notices import Notices
 
 if TYPE_CHECKING:
     from scheduler.use_cases.webhooks.deliverer import Deliverer

@@ -20,8 +20,8 @@ from scheduler.persistence.last_looks import LastLookRow
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.shared.access import require
+from scheduler.use_cases.shared.batch import callee_from
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.shared.situations import callee_from
 
 # --- Lists of attempts for operators, and the pending attempts that one act cancels
 

@@ -25,10 +25,10 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.keys import ListedKey
 from scheduler.persistence.unknown_outcomes import UnknownOutcome
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.pauses import CarrierWaits
 from scheduler.use_cases.operations.quarantine import Backlog, Commands, OpenErasures
 from scheduler.use_cases.shared.access import not_found
+from scheduler.use_cases.shared.alarms import Alarms
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.status import HOLDING, Carrier, Waiting
 

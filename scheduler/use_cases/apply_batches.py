@@ -36,9 +36,8 @@ from scheduler.use_cases.applying import NewInterviews
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.conflicts import blaming, together
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.shared.hints import Hints, take_turn
 from scheduler.use_cases.shared.turn import SharedReads, Turn, named_candidates
-from scheduler.use_cases.shared.worker_turns import take_turn
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named
 

@@ -35,8 +35,7 @@ from scheduler.use_cases.resources.agents import add_agent, add_job
 from scheduler.use_cases.resources.candidates import new_candidate
 from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared.access import not_found, require
-from scheduler.use_cases.shared.batch import add_attempt
-from scheduler.use_cases.shared.situations import callee_of
+from scheduler.use_cases.shared.batch import add_attempt, callee_of
 from scheduler.use_cases.shared.turn import Turn
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named

@@ -39,7 +39,7 @@ from scheduler.rules import resources
 from scheduler.use_cases.applying import NewInterviews, explicit_expiry
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
 from scheduler.use_cases.shared import access
-from scheduler.use_cases.shared.situations import callee_from
+from scheduler.use_cases.shared.batch import callee_from
 from scheduler.use_cases.shared.turn import Turn
 
 

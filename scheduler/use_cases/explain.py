@@ -22,8 +22,8 @@ from scheduler.persistence.stores import Stores
 from scheduler.rules.resources import shown
 from scheduler.timing import callee_zones
 from scheduler.use_cases.shared import access
+from scheduler.use_cases.shared.batch import callee_of, situation_from
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.shared.situations import callee_of, situation_from
 from scheduler.use_cases.shared.status import Carrier, Waiting, carriers_in, held_by_rule, waits_for
 from scheduler.wire.named_fields import named, of_question
 

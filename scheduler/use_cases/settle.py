@@ -18,13 +18,12 @@ from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.unknown_outcomes import StrayCall
-from scheduler.use_cases.operations.correct import Correct
-from scheduler.use_cases.shared.batch import Batch
+from scheduler.use_cases.operations.stale_times import Correct
+from scheduler.use_cases.shared.batch import Batch, callee_from
 from scheduler.use_cases.shared.carrier_probe import CarrierProbe
 from scheduler.use_cases.shared.conflicts import again_at_once
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
-from scheduler.use_cases.shared.situations import callee_from
 
 _log = log(__name__)
 _MAX_PER_ROUND = 100

@@ -20,10 +20,9 @@ from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.principal import KeyKind
 from scheduler.persistence.database import Database
-from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
-from scheduler.use_cases.shared.alarms import AlarmStore, Seen
+from scheduler.use_cases.shared.alarms import Alarms, AlarmStore, Seen
 from tests.conftest import real_now, seed
 from tests.console.partners import partner_pages
 from tests.console.work import a_failed_callback, a_failed_command

@@ -13,9 +13,9 @@ from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
-from scheduler.use_cases.operations.alarms import Acts
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
+from scheduler.use_cases.shared.alarms import Acts
 from tests.conftest import real_now, seed
 from tests.console.acts import form_in, send, words
 from tests.console.busy_installation import ADA, raise_alarm

@@ -16,7 +16,7 @@ from scheduler.domain.alarm import KeptAlarm, RaisedAlarm, key_of
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from scheduler.use_cases.operations.alarms import Acts, Alarms
+from scheduler.use_cases.shared.alarms import Acts, Alarms
 from tests.conftest import real_now
 from tests.console.acts import form_in, send, words
 from tests.console.conftest import Console, settings_of_console

@@ -32,8 +32,8 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.alarms import Acts
 from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands
+from scheduler.use_cases.shared.alarms import Acts
 from tests.conftest import real_now, seed, wait_until
 from tests.console.acts import figure, form_in, send
 from tests.console.conftest import Console

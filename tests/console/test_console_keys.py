@@ -15,8 +15,8 @@ from scheduler.hashing import Hasher
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from scheduler.use_cases.operations.alarms import Acts
 from scheduler.use_cases.resources.keys import Keys
+from scheduler.use_cases.shared.alarms import Acts
 from tests.conftest import TestClock, real_now, seed
 from tests.console.acts import form_in, send, words
 from tests.console.conftest import PEPPER, Console

@@ -13,7 +13,7 @@ from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.rules.operators import LONGEST
-from scheduler.use_cases.operations.alarms import Acts
+from scheduler.use_cases.shared.alarms import Acts
 from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.conftest import real_now, seed, wait_until
 from tests.console.acts import figure, form_in, send, words

@@ -14,7 +14,7 @@ from console.assembly import ConsoleUseCases
 from scheduler.domain.command import Command
 from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.alarms import AuditFilter
-from scheduler.use_cases.operations.alarms import Acts
+from scheduler.use_cases.shared.alarms import Acts
 from tests.conftest import real_now, seed
 from tests.console.acts import form_in, send, words
 from tests.console.conftest import Console

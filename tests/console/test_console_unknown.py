@@ -14,7 +14,7 @@ from scheduler.hashing import Hasher
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.operations.alarms import Acts
+from scheduler.use_cases.shared.alarms import Acts
 from tests.conftest import real_now, seed
 from tests.console.acts import form_in, send, words
 from tests.console.conftest import Console

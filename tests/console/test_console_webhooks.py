@@ -12,8 +12,8 @@ from scheduler.domain.batch import BatchFilter
 from scheduler.domain.delivery_history import DeliveryFilter, EndpointFilter
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
-from scheduler.use_cases.operations.alarms import Acts
 from scheduler.use_cases.operations.webhooks import WebhookOperations
+from scheduler.use_cases.shared.alarms import Acts
 from tests.conftest import real_now, seed
 from tests.console.acts import form_in, send, words
 from tests.console.conftest import Console

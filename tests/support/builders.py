@@ -22,7 +22,7 @@ from scheduler.persistence.tables import attempts
 from scheduler.timing import callee_zones
 from scheduler.timing.number_facts import number_facts
 from scheduler.use_cases.dial import Dial
-from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
+from scheduler.use_cases.operations.stale_times import ScheduleRecomputer
 from scheduler.use_cases.resources.candidates import Candidates
 from scheduler.use_cases.resources.companies import Companies
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult

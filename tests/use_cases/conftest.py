@@ -38,15 +38,14 @@ from scheduler.use_cases.dialling import sender
 from scheduler.use_cases.dialling.claim import Claims
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.operations.correct import Correct
 from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.operations.stale_times import Correct
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared import worker_turns
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.conflicts import again_at_once
 from scheduler.use_cases.shared.context import Context
@@ -258,13 +257,13 @@ class MonotonicClock:
 @pytest.fixture(autouse=True)
 def long_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns of workers end with their work. A busy machine would end them before, after seconds of real time."""
-    monkeypatch.setattr(worker_turns, "monotonic", partial(float, monotonic()))
+    monkeypatch.setattr(tasks, "monotonic", partial(float, monotonic()))
 
 
 @pytest.fixture
 def short_turns(long_turns: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns of workers are over after their first batch: an hour passes between two readings of the clock."""
-    monkeypatch.setattr(worker_turns, "monotonic", count(step=3600).__next__)
+    monkeypatch.setattr(tasks, "monotonic", count(step=3600).__next__)
 
 
 @pytest.fixture

@@ -24,8 +24,7 @@ from scheduler.persistence.errors import CommitInDoubt
 from scheduler.use_cases import apply_batches
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
-from scheduler.use_cases.operations.erase import Erase
-from scheduler.use_cases.operations.purge import Purge
+from scheduler.use_cases.operations.erase import Erase, Purge
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.agents import add_job
 from scheduler.use_cases.resources.batches import Batches

@@ -18,7 +18,7 @@ from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import ASK_EVERY, DEFERRED_DELAY, POLL_AFTER_RING, POLLS
 from scheduler.persistence.unknown_outcomes import StrayCall
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.operations.correct import Correct
+from scheduler.use_cases.operations.stale_times import Correct
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks

@@ -18,8 +18,8 @@ from scheduler.persistence.webhook_holds import LONGEST_HOLD as LONGEST_HOOK_HOL
 from scheduler.rules.webhooks import LONGEST_RETRY_AFTER, NOT_SENT_AGAIN_AFTER, Room
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
-from scheduler.use_cases.operations.correct import Correct
 from scheduler.use_cases.operations.number_events import NumberEvents
+from scheduler.use_cases.operations.stale_times import Correct
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.shared import hints as tasks

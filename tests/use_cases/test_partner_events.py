@@ -34,10 +34,9 @@ from scheduler.rules import retention
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations import number_events
-from scheduler.use_cases.operations.erase import Erase
+from scheduler.use_cases.operations.erase import Erase, Purge
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.pauses import Pauses
-from scheduler.use_cases.operations.purge import Purge
 from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands, UnknownOutcomes, command_of
 from scheduler.use_cases.release import Release

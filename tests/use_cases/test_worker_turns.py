@@ -5,15 +5,15 @@ from collections.abc import Callable
 
 import pytest
 
-from scheduler.use_cases.shared import worker_turns
-from scheduler.use_cases.shared.worker_turns import take_turn
+from scheduler.use_cases.shared import hints
+from scheduler.use_cases.shared.hints import take_turn
 from tests.use_cases.conftest import MonotonicClock
 
 
 @pytest.fixture
 def clock(long_turns: None, monkeypatch: pytest.MonkeyPatch) -> MonotonicClock:
     clock = MonotonicClock(at=100.0)
-    monkeypatch.setattr(worker_turns, "monotonic", clock)
+    monkeypatch.setattr(hints, "monotonic", clock)
     return clock
 
 

@@ -18,7 +18,7 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.errors import ClockWrong
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.operations.purge import Purge
+from scheduler.use_cases.operations.erase import Purge
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks

@@ -11,8 +11,7 @@ from scheduler.domain.alarm import AlarmKey
 from scheduler.logs import configure, log, watch_alarms
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
-from scheduler.use_cases.operations.alarms import Alarms
-from scheduler.use_cases.shared.alarms import AlarmStore, Seen
+from scheduler.use_cases.shared.alarms import Alarms, AlarmStore, Seen
 from tests.conftest import TestClock, wait_until
 from workers import alarm_writer
 from workers.alarm_writer import AlarmWriter

@@ -18,8 +18,8 @@ from scheduler.persistence.rows import AnyRow
 from scheduler.rules import operators
 from scheduler.rules.operators import Comparison
 from scheduler.use_cases.dialling.record import Records
+from scheduler.use_cases.shared.batch import situation_from
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.shared.situations import situation_from
 
 # --- Last looks: the facts that one query read for several calls, and the verdict on each call
 

@@ -22,10 +22,9 @@ from scheduler.rules.tallies import Sent, of_post
 from scheduler.use_cases.dialling import ACTOR
 from scheduler.use_cases.dialling.judge import CarrierJudge
 from scheduler.use_cases.dialling.watch import DatabaseThreads
-from scheduler.use_cases.shared.batch import Batch
+from scheduler.use_cases.shared.batch import Batch, callee_from
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
-from scheduler.use_cases.shared.situations import callee_from
 
 _log = log(__name__)
 _FLUSH_EVERY = 0.02

@@ -5,7 +5,6 @@ For operators, by `duecall` and in the console, which has reads of its own in `c
     pauses               stop and resume the calls of one company, or all; the highest limits of a company; back-offs
     unknown_outcomes     a work list of calls about which the carrier proved nothing; cancellation of pending attempts
     quarantine           commands and callbacks that failed five times: retry or drop; what is not applied yet
-    alarms               stored alarms, their acknowledgement, and the audit of operators and API keys
     counts               all numbers of `/metrics`, and sessions that keep rows locked
     new_calls            when the last of some calls would start
     reconcile            calls that a restored database does not contain
@@ -14,11 +13,8 @@ For operators, by `duecall` and in the console, which has reads of its own in `c
 
 By the clock:
 
-    alarms               posts new alarms to the webhook
-    correct              bounds impossible times that a wrong clock wrote
     counts               adds counters and histograms to their totals
-    erase                deletes the data of deleted companies, and cancels the interviews of erased people
+    erase                deletes companies, the interviews of erased people, and rows whose retention has ended
     number_events        gives partners' events their places in the order, and reports refusals that no request returned
-    purge                deletes rows whose retention has ended
-    recompute_schedules  recomputes due times after changes of settings or of the tz database
+    stale_times          recomputes due times after changed settings or zone data, and bounds impossible times
 """

@@ -1,26 +1,30 @@
-"""Erase: delete a company, cancel the calls of erased people, and certify both."""
+"""Erase: delete companies, cancel the calls of erased people, and delete rows whose retention has ended."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
+from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Event, HangUpCause, HangUpWanted, Reason
+from scheduler.domain.batch import BatchState
+from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import NotFound
 from scheduler.failpoints import failpoint
+from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.state_machine import is_busy
 from scheduler.logs import log, place_of
 from scheduler.persistence.database import BATCH_LOCK_S, Database
 from scheduler.persistence.erasures import Certificate, CertificatePlace
 from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementFailed
 from scheduler.persistence.stores import Stores
+from scheduler.rules import retention
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.shared.erased_people import BATCH, cancel_interviews, note_rest
-from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.shared.worker_turns import take_turn
+from scheduler.use_cases.shared.hints import Hints, take_turn
 
 # --- Certificates of erasures: what was deleted of a company, and when
 
@@ -115,10 +119,12 @@ class Erase:
 
 # --- Erase people: cancel the interviews of erased candidates in batches, when they are too many for one request
 # Each batch is one transaction, and the interviews that are left are the progress: a worker can crash anywhere, or two
-# can run.
+# can run. A person is blocked from the first one on: no call of theirs is claimed.
 
 
 _log = log(__name__)
+INTERVIEWS_AT_ONCE = 100
+"""Interviews that are cancelled in one transaction."""
 _PUT_OFF = timedelta(seconds=5)
 """Delay before interviews are tried again that other transactions held."""
 
@@ -126,7 +132,7 @@ _PUT_OFF = timedelta(seconds=5)
 class ErasePeople:
     """`batch` is the number of interviews in one transaction."""
 
-    def __init__(self, context: Context, hints: Hints, *, batch: int = BATCH) -> None:
+    def __init__(self, context: Context, hints: Hints, *, batch: int = INTERVIEWS_AT_ONCE) -> None:
         self._database = context.database
         self._hints = hints
         self._now = context.now
@@ -173,3 +179,121 @@ class ErasePeople:
         )
         with self._database.transaction() as stores:
             stores.candidates.note_leaving(candidate_id, stores.instant(self._now) + _PUT_OFF)
+
+
+def cancel_interviews(stores: Stores, candidate_id: UUID, limit: int, actor: str, now: datetime) -> bool:
+    """Cancel up to `limit` interviews of an erased person that is locked. False: none could be locked.
+
+    The interviews that are left are the progress. Locked ones are also left. A call in progress runs to its end. The
+    number of statements does not depend on the number of interviews.
+    """
+    interviews = stores.interviews.lock_left_of(candidate_id, limit)
+    open_ids = stores.attempts.open_of([each.id for each in interviews])
+    attempts = {each.interview_id: each for each in stores.attempts.lock_free(list(open_ids.values()))}
+    done = [each for each in interviews if each.id not in open_ids or each.id in attempts]
+    with stores.connection.together():
+        for interview in done:
+            attempt = attempts.get(interview.id)
+            if attempt is not None and attempt.state is AttemptState.PENDING:
+                stores.attempts.save(attempt, Cancelled(reason=Reason.CANDIDATE_DELETED), actor, now)
+            if interview.status is InterviewStatus.SCHEDULED:
+                stores.interviews.set_status(interview, InterviewStatus.CANCELLED, now)
+    stores.interviews.forget_contents([each.id for each in done])
+    failpoint("leave.cancelling")
+    return bool(done)
+
+
+def note_rest(stores: Stores, candidate_id: UUID, next_at: datetime) -> bool:
+    """Note when the remaining interviews may be cancelled, or that all are. True: some remain."""
+    if stores.interviews.has_left_of(candidate_id):
+        stores.candidates.note_leaving(candidate_id, next_at)
+        return True
+    stores.attempts.forget_candidate(candidate_id)
+    stores.carrier_events.forget_candidate(candidate_id)
+    stores.candidates.note_leaving(candidate_id, None)
+    return False
+
+
+# --- Purge: delete rows whose retention has ended, in batches. Rows that are still needed are kept
+
+
+_BATCH_SIZE = 1000
+_MAX_BATCHES = 20
+"""Longer work queues up again, so that other tasks of the queue get a turn."""
+
+_Forget = Callable[[Stores, datetime, int], int]
+
+
+def _drop_forgotten(stores: Stores, now: datetime, limit: int) -> int:
+    """Drop commands that have been in quarantine for a month, because they contain personal data."""
+    forgotten = stores.inbox.lock_forgotten(now - retention.ANSWERS, limit)
+    stores.inbox.drop(list(forgotten), now)
+    with stores.connection.gathering():
+        stores.events.note(
+            partner_events.of_dropped_command(command_id, company_id, None, now)
+            for command_id, company_id in forgotten.items()
+            if company_id is not None
+        )
+    return len(forgotten)
+
+
+def _cancel_forgotten(stores: Stores, now: datetime, limit: int) -> int:
+    """Cancel batches that have been paused for a month, because their waiting items contain personal data.
+
+    As by DELETE: a worker cancels the calls of their interviews, and reports the end.
+    """
+    forgotten = stores.batches.lock_forgotten(now - retention.BATCHES, limit)
+    for batch in forgotten:
+        cancelled = batch.cancelled + stores.batches.cancel_waiting(batch.id)
+        ended = replace(batch, state=BatchState.CANCELLED, cancelled=cancelled, updated_at=now)
+        stores.batches.save(ended, now)
+    return len(forgotten)
+
+
+_STEPS: tuple[_Forget, ...] = (
+    lambda stores, now, limit: stores.inbox.forget(now - retention.ANSWERS, limit),
+    _drop_forgotten,
+    lambda stores, now, limit: stores.carrier_events.forget(now - retention.CARRIER_EVENTS, limit),
+    lambda stores, now, limit: stores.attempts.forget_history(now - retention.HISTORY, limit),
+    lambda stores, now, limit: stores.invitations.forget(now - retention.INVITATIONS, limit),
+    lambda stores, now, limit: stores.events.forget(now - retention.EVENTS, limit),
+    lambda stores, _, limit: stores.webhook_endpoints.forget_removed(limit),
+    _cancel_forgotten,
+    lambda stores, now, limit: stores.batches.forget(now - retention.BATCHES, limit),
+    lambda stores, now, limit: stores.alarms.forget(now - retention.ALARMS, limit),
+    lambda stores, now, limit: stores.audit.forget_sessions(now - retention.CONSOLE_SESSIONS, limit),
+    lambda stores, now, limit: stores.backoffs.forget(now - retention.BACKOFFS, limit),
+)
+
+
+class Purge:
+    def __init__(self, database: Database, hints: Hints, now: Now) -> None:
+        self._database = database
+        self._hints = hints
+        self._now = now
+
+    def round(self) -> None:
+        """Purge one round, and send a hint for another if rows are left. Any number may run at once.
+
+        Raises DatabaseAway.
+        """
+        self._forget_lines()
+        unfinished = [self._is_left(step) for step in _STEPS]
+        if any(unfinished):
+            self._hints.send(tasks.PURGE)
+
+    def _is_left(self, step: _Forget) -> bool:
+        for _ in range(_MAX_BATCHES):
+            with self._database.transaction() as stores:
+                # Compare the clock in each transaction: a deletion is final.
+                if step(stores, stores.instant(self._now), _BATCH_SIZE) < _BATCH_SIZE:
+                    return False
+        return True
+
+    def _forget_lines(self) -> None:
+        """Scan all lines once, in the order of their hashes, because most are kept."""
+        after: bytes | None = b""
+        while after is not None:
+            with self._database.transaction() as stores:
+                free_before = stores.instant(self._now) - retention.LINES
+                after = stores.lines.forget_free_above(after, free_before, _BATCH_SIZE)

@@ -14,8 +14,7 @@ from scheduler.persistence.database import BATCH_LOCK_S, Database
 from scheduler.persistence.events import Numbered
 from scheduler.persistence.webhook_deliveries import Work
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.shared.worker_turns import take_turn
+from scheduler.use_cases.shared.hints import Hints, take_turn
 
 
 class NumberEvents:

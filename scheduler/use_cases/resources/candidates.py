@@ -16,6 +16,7 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resources import changed
 from scheduler.timing import callee_zones
+from scheduler.use_cases.operations.erase import INTERVIEWS_AT_ONCE, cancel_interviews, note_rest
 from scheduler.use_cases.resources.idempotent_writes import (
     Existing,
     IdempotentWrites,
@@ -26,7 +27,6 @@ from scheduler.use_cases.resources.idempotent_writes import (
 from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.access import authorized_company, require
-from scheduler.use_cases.shared.erased_people import BATCH, cancel_interviews, note_rest
 from scheduler.use_cases.shared.hints import Hints
 
 _CALL_RULES = attrgetter("phone_number", "timezone", "gdpr_expiry_date")
@@ -128,7 +128,7 @@ class Candidates:
             stores.companies.lock_row(company_id)  # guard: erasing_stops_claims
             _locked(stores, company_id, candidate_id)
             stores.candidates.erase(candidate_id, now)
-            cancel_interviews(stores, candidate_id, BATCH, f"key:{sent.principal.key_id}", now)
+            cancel_interviews(stores, candidate_id, INTERVIEWS_AT_ONCE, f"key:{sent.principal.key_id}", now)
             has_rest = note_rest(stores, candidate_id, now)
 
         written = self._writes.once(sent, of_company(sent.principal, company_id), write)

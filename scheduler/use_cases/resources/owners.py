@@ -1,5 +1,6 @@
-"""Company owners: named by e-mail address, and invited by e-mail if no user has that address yet."""
+"""Company owners: named by e-mail address, invited by e-mail, and notified when a webhook is disabled."""
 
+import math
 import threading
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -8,6 +9,7 @@ from secrets import token_urlsafe
 from scheduler.clock import Now
 from scheduler.domain.company import Company, Invitation, Owner, User
 from scheduler.domain.refusals import InvitationGone
+from scheduler.domain.webhook import Notice
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
 from scheduler.logs import log
@@ -15,8 +17,10 @@ from scheduler.mail import Mail, MailAway, Mailer, MailRefused, NotSent, UnsafeM
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import Commit
 from scheduler.persistence.stores import Stores
+from scheduler.rules import operators
 from scheduler.rules.owners import LIFE, texts_for, try_again_at
 from scheduler.rules.resources import shown
+from scheduler.use_cases.shared.hints import take_turn
 
 _log = log(__name__)
 _TOKEN_BYTES = 32
@@ -109,14 +113,7 @@ class Invitations:
         Any number of processes may run this at once, with one thread in each, so that a slow mail server does not
         block a worker's other threads.
         """
-        if not self._sending.acquire(blocking=False):
-            return
-        try:
-            while (attempt := self._begin()) is not None:
-                if not self._send_one(attempt):
-                    return
-        finally:
-            self._sending.release()
+        take_turn(self._send_next, alone=self._sending, seconds=math.inf)
 
     def _begin(self) -> _Try | None:
         """Take a due invitation and store the hash of its new token. Only the e-mail contains the token itself."""
@@ -132,8 +129,11 @@ class Invitations:
         mail = _mail(invitation, company, f"{self._app_url}/invitations/accept#token={token}", now)
         return _Try(invitation=invitation, token_hash=token_hash, mail=mail)
 
-    def _send_one(self, begun: _Try) -> bool:
-        """Send one e-mail and record the outcome. False: the mail server is unavailable."""
+    def _send_next(self) -> bool:
+        """Send one e-mail and record the outcome. False: none is due, or the mail server is unavailable."""
+        begun = self._begin()
+        if begun is None:
+            return False
         try:
             self._mailer.send(begun.mail)
         except NotSent as error:
@@ -187,4 +187,66 @@ def _mail(invitation: Invitation, company: Company | None, link: str, now: datet
         subject=texts.invitation_subject.format(company=name),
         text=texts.invitation.format(company=name, link=link, until=invitation.expires_at),
         written_at=now,
+    )
+
+
+# --- Notices: mails to the owner of a company whose webhook was disabled. Each is sent at least once
+
+
+class Notices:
+    """Sends due notices. Any number of processes may run it at once, with one thread in each."""
+
+    def __init__(self, database: Database, mailer: Mailer, now: Now) -> None:
+        self._database = database
+        self._mailer = mailer
+        self._now = now
+        self._sending = threading.Lock()
+
+    def send(self) -> None:
+        """Send due notices until none is left or the mail server is unavailable. Raises DatabaseAway."""
+        take_turn(self._send_next, alone=self._sending, seconds=math.inf)
+
+    def _send_next(self) -> bool:
+        """Send one mail and record the outcome. False: none is due, or the mail server is unavailable."""
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            notice = stores.webhook_notices.take_due(now, now + _TRY_TIMEOUT)
+        if notice is None:
+            return False
+        if notice.email is None:
+            # The key of an ATS has no owner. Its other webhooks and GET /events have the event.
+            self._record(notice, is_over=True)
+            return True
+        try:
+            self._mailer.send(_notice_mail(notice, notice.email))
+        except (NotSent, UnsafeMail) as error:
+            is_over = isinstance(error, MailRefused | UnsafeMail)
+            self._record(notice, is_over=is_over)
+            _log.warning(
+                "notice_failed: the owner of a disabled webhook was not notified and will not be"
+                if is_over
+                else "notice_delayed: the owner of a disabled webhook is not notified yet; the mail is sent again",
+                company_id=str(notice.company_id),
+                count=notice.tries,
+            )
+            return not isinstance(error, MailAway)
+        self._record(notice, is_over=True)
+        return True
+
+    def _record(self, notice: Notice, *, is_over: bool) -> None:
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            stores.webhook_notices.tried(notice, None if is_over else operators.try_again_at(notice.tries, now))
+
+
+def _notice_mail(notice: Notice, email: str) -> Mail:
+    texts = texts_for(notice.locale)
+    company = shown(notice.company_name, _LONGEST_NAME) or texts.company
+    cause = texts.disabled_causes[notice.cause]
+    return Mail(
+        name=f"{notice.endpoint_id}-{int(notice.disabled_at.timestamp())}",
+        to=email,
+        subject=texts.disabled_subject.format(company=company),
+        text=texts.disabled.format(company=company, id=notice.endpoint_id, cause=cause),
+        written_at=notice.disabled_at,
     )

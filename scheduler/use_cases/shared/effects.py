@@ -37,8 +37,7 @@ from scheduler.persistence.unknown_outcomes import StrayCall
 from scheduler.rules import pricing
 from scheduler.timing.number_facts import number_facts
 from scheduler.use_cases.shared.alarms import raise_in
-from scheduler.use_cases.shared.batch import Batch
-from scheduler.use_cases.shared.situations import callee_from
+from scheduler.use_cases.shared.batch import Batch, callee_from
 
 _log = log(__name__)
 

@@ -1,9 +1,15 @@
-"""Hints: queue messages that make a worker query the database. They decide nothing, and a lost hint costs seconds."""
+"""Hints, and the turns of the workers that get them.
 
-from collections.abc import Mapping, Sequence
+A hint is a queue message that makes a worker query the database. It decides nothing, and a lost one costs seconds.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
+
+from scheduler.clock import monotonic
 
 APPLY = "commands.apply"
 SUBMIT = "commands.submit"
@@ -56,3 +62,28 @@ class Hints(Protocol):
     def answered(self, command_id: UUID) -> None:
         """Notify the request that waits for this command that its answer is stored."""
         ...
+
+
+# --- Turns: background work in batches, which lets the other tasks of its queue go first after some seconds
+
+
+_TURN_S = 2.0
+
+
+def take_turn(batch: Callable[[], bool], *, alone: "threading.Lock | None" = None, seconds: float = _TURN_S) -> bool:
+    """Run batches until one finds no work, or until the turn is over. True: work may be left for another turn.
+
+    With `alone`, one thread of the process has a turn at a time. Others leave at once, so that the work occupies no
+    second place of the worker.
+    """
+    if alone is not None and not alone.acquire(blocking=False):
+        return False
+    try:
+        ends_at = monotonic() + seconds
+        while batch():
+            if monotonic() >= ends_at:
+                return True
+        return False
+    finally:
+        if alone is not None:
+            alone.release()

@@ -2,5 +2,4 @@
 
 deliver    claims deliveries, sends them, and records the results
 deliverer  the loop of the process that does so, and its threads
-notices    mails to owners whose endpoint was disabled
 """

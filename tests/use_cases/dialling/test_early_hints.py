@@ -22,7 +22,7 @@ from scheduler.settings import settings as of_this_process
 from scheduler.use_cases.dial import Dialler
 from scheduler.use_cases.dialling import claimer, hand, sender
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.situations import callee_from
+from scheduler.use_cases.shared.batch import callee_from
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, wait_until
 from tests.support.builders import Tenant, a_pending_attempt

@@ -15,9 +15,8 @@ from scheduler.domain.alarm import KeptAlarm, key_of
 from scheduler.persistence.database import Database
 from scheduler.rules.operators import MOST_TRIES, try_again_at
 from scheduler.settings import Settings
-from scheduler.use_cases.operations.alarms import AlarmPosts, Alarms
 from scheduler.use_cases.release import Release
-from scheduler.use_cases.shared.alarms import AlarmStore, Seen
+from scheduler.use_cases.shared.alarms import AlarmPosts, Alarms, AlarmStore, Seen
 from scheduler.use_cases.shared.hints import POST_ALARMS, QUEUES
 from scheduler.webhooks.sender import AlarmWebhook
 from tests.conftest import NOON, TestClock

@@ -21,10 +21,9 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.rules import retention
 from scheduler.rules.tallies import ALARMS, labels_of
-from scheduler.use_cases.operations.alarms import Acts, Alarms
 from scheduler.use_cases.operations.counts import Tallies
-from scheduler.use_cases.operations.purge import Purge
-from scheduler.use_cases.shared.alarms import AlarmStore, Seen, raise_in
+from scheduler.use_cases.operations.erase import Purge
+from scheduler.use_cases.shared.alarms import Acts, Alarms, AlarmStore, Seen, raise_in
 from scheduler.use_cases.shared.effects import InvariantViolated
 from tests.architecture.sources import PRODUCT
 from tests.conftest import NOON, TestClock

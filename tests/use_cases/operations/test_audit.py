@@ -32,14 +32,13 @@ from scheduler.domain.refusals import InvalidPauseReason, Refused
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
-from scheduler.use_cases.operations.alarms import Acts, Alarms
 from scheduler.use_cases.operations.installation import Installation
 from scheduler.use_cases.operations.pauses import Pause, Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.resources.companies import Companies, Usage
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
 from scheduler.use_cases.resources.keys import Keys
-from scheduler.use_cases.shared.alarms import AlarmStore, Seen
+from scheduler.use_cases.shared.alarms import Acts, Alarms, AlarmStore, Seen
 from tests.conftest import NOON, TestClock
 from tests.support.builders import RecordingHints, Tenant, a_pending_attempt, a_waiting_command, a_write
 from tests.support.statements import statements_of

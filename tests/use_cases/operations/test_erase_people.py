@@ -15,10 +15,9 @@ from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.interview import InterviewStatus
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.operations import erase
-from scheduler.use_cases.operations.erase import ErasePeople
+from scheduler.use_cases.operations.erase import ErasePeople, cancel_interviews
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources import candidates
-from scheduler.use_cases.shared import erased_people
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, wait_until
@@ -32,7 +31,7 @@ FIRST = 2
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "BATCH", FIRST)
+    monkeypatch.setattr(candidates, "INTERVIEWS_AT_ONCE", FIRST)
 
 
 @pytest.fixture
@@ -198,7 +197,7 @@ def test_unexpected_error_keeps_no_other_person_waiting(
     def fail_for_one(stores: Stores, candidate_id: UUID, *more: Any) -> bool:
         if candidate_id == failing:
             raise RuntimeError
-        return erased_people.cancel_interviews(stores, candidate_id, *more)
+        return cancel_interviews(stores, candidate_id, *more)
 
     with monkeypatch.context() as patched, capture_logs() as lines:
         patched.setattr(erase, "cancel_interviews", fail_for_one)

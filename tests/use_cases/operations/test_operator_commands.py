@@ -20,9 +20,9 @@ from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.alarms import Acts
 from scheduler.use_cases.operations.unknown_outcomes import BATCH_SIZE, OperatorCommands, lock_pending
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.alarms import Acts
 from tests.architecture.guards import guards
 from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, an_operator
 from tests.support.statements import statements_of

@@ -11,8 +11,8 @@ from scheduler.domain.webhook import DisabledCause
 from scheduler.lifecycle.policy import Policy
 from scheduler.rules import retention
 from scheduler.rules.tallies import WEBHOOK_DELIVERIES, key_of
-from scheduler.use_cases.operations import purge as purging
-from scheduler.use_cases.operations.purge import Purge
+from scheduler.use_cases.operations import erase as purging
+from scheduler.use_cases.operations.erase import Purge
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock

@@ -18,7 +18,7 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.timing.callee_zones import TZDATA_VERSION
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
+from scheduler.use_cases.operations.stale_times import ScheduleRecomputer
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks

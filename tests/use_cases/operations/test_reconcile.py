@@ -19,9 +19,9 @@ from scheduler.domain.call import CallOrder
 from scheduler.hashing import Hasher
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
-from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.reconcile import NotPaused, Reconcile
+from scheduler.use_cases.shared.alarms import Alarms
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed

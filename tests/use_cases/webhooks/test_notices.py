@@ -8,8 +8,8 @@ import pytest
 
 from scheduler.mail import MailSender, SmtpMailer, SmtpServer
 from scheduler.use_cases.release import Release
+from scheduler.use_cases.resources.owners import Notices
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.webhooks.notices import Notices
 from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant
 from tests.support.smtp_server import TAKEN, PostOffice, a_post_office

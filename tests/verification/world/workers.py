@@ -26,7 +26,7 @@ from scheduler.persistence.errors import DatabaseAway
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.erase import Erase, ErasePeople
-from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
+from scheduler.use_cases.operations.stale_times import ScheduleRecomputer
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks

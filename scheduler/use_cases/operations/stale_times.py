@@ -1,21 +1,22 @@
-"""Recomputes the schedules of pending attempts after hours, time zones, numbers or zone data have changed."""
+"""Stale times: due times after changed settings or zone data, and impossible times that a wrong clock wrote."""
 
 import threading
 from datetime import timedelta
 
-from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.clock import Now
+from scheduler.domain.attempt import Attempt, AttemptState, MovedBySettings
 from scheduler.domain.refusals import Refused
-from scheduler.lifecycle import blocks, scheduling
+from scheduler.lifecycle import blocks, bounds, scheduling
+from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.state_machine import NoSuchArrow
 from scheduler.logs import log
-from scheduler.persistence.database import BATCH_LOCK_S
+from scheduler.persistence.database import BATCH_LOCK_S, Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
+from scheduler.use_cases.shared.batch import callee_from
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.shared.hints import RECOMPUTE, Hints
-from scheduler.use_cases.shared.situations import callee_from
-from scheduler.use_cases.shared.worker_turns import take_turn
+from scheduler.use_cases.shared.hints import RECOMPUTE, Hints, take_turn
 
 _log = log(__name__)
 _BATCH_SIZE = 25
@@ -26,6 +27,9 @@ _BAD_ROW_ERRORS = (Refused, NoSuchArrow, ValueError, TypeError, LookupError, Ari
 """Errors caused by a row that another release wrote or that is invalid, as opposed to database errors."""
 _LONGEST_TRANSACTION = timedelta(seconds=6)
 """Statements end after 5 s, so attempts that were being created while settings changed are visible by then."""
+
+
+# --- Schedules of pending attempts, recomputed after hours, time zones, numbers or zone data have changed
 
 
 class ScheduleRecomputer:
@@ -130,3 +134,80 @@ class ScheduleRecomputer:
             self._effects.note_number(stores, attempt, callee)
             return
         self._effects.move(stores, attempt, schedule, callee, now, cause)
+
+
+# --- Correct: find impossible times that a wrong clock wrote before it was noticed, and bound them, within a sweep
+
+
+_log = log(__name__)
+_MOST_ROWS = 100
+_ACTOR = "clock"
+
+
+class Correct:
+    """Each step is one transaction, so it runs only on a clock that was compared in it."""
+
+    def __init__(self, database: Database, policy: Policy, now: Now) -> None:
+        self._database = database
+        self._policy = policy
+        self._now = now
+
+    def round(self) -> None:
+        """Correct up to a hundred rows of each kind. The next sweep continues. Several processes may run it at once.
+
+        Raises DatabaseAway, ClockWrong.
+        """
+        self._calls()
+        self._pending()
+        self._lines()  # guard: impossible_rest
+        self._waits()
+
+    def _calls(self) -> None:
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            calls = stores.corrections.lock_impossible_calls(bounds.of_calls(now, self._policy), _MOST_ROWS)
+            if calls:
+                stores.corrections.save_calls([bounds.call_corrected(each, now, self._policy) for each in calls])
+        _report(len(calls), "leases and polls of attempts")
+
+    def _pending(self) -> None:
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            pending = stores.corrections.lock_impossible_pending(bounds.latest_written(now), _MOST_ROWS)
+            if pending:
+                for each in pending:
+                    due_at = bounds.due_corrected(each, now)
+                    if due_at != each.due_at:
+                        event = MovedBySettings(schedule=each.schedule, due_at=due_at)
+                        stores.attempts.save(each, event, _ACTOR, now)  # guard: impossible_due
+                stores.corrections.written_now([each.id for each in pending], now)
+                stores.notify_due()
+        _report(len(pending), "due times of attempts")
+
+    def _lines(self) -> None:
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            rests = bounds.latest_line_rest(now, self._policy)
+            count = stores.corrections.shorten_rests(rests, bounds.latest_line_kept(now, self._policy), _MOST_ROWS)
+        _report(count, "lines")
+
+    def _waits(self) -> None:
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            counts: dict[str, int] = {}
+            counts["holds of attempts"] = stores.corrections.end_impossible_holds(now, _MOST_ROWS)  # guard: long_hold
+            counts["batches"] = stores.corrections.hasten_batches(now, _MOST_ROWS)  # guard: impossible_batch
+            counts["holds of deliveries"] = stores.corrections.end_hook_holds(now, _MOST_ROWS)  # guard: long_hook_hold
+            counts["deliveries"] = stores.corrections.hasten_deliveries(now, _MOST_ROWS)  # guard: impossible_send
+        for kind, count in counts.items():
+            _report(count, kind)
+
+
+def _report(count: int, kind: str) -> None:
+    if count:
+        _log.error(
+            "impossible_times_corrected: a wrong clock had written times that no rule can produce",
+            alarm="CLOCK_WAS_WRONG",
+            kind=kind,
+            count=count,
+        )
