@@ -46,8 +46,10 @@ guards: $(VENV)/dev ## remove each guard in a copy of the code; only its own tes
 crash: $(VENV)/dev ## kill processes at each failpoint, with each behaviour of the carrier
 	@DUECALL_CRASHES=all $(PY) -m pytest $(addprefix tests/verification/crash/test_, crash_matrix.py real_workers.py commit_in_doubt.py)
 
-soak: $(VENV)/dev ## break everything while calls are placed, then judge; ARGS="--seed 7 --minutes 60"
+drills: $(VENV)/dev ## break one component after the other, and compare each recovery with docs/operations.md
 	@$(PY) -m tests.verification.soak.drills
+
+soak: $(VENV)/dev ## break everything while calls are placed, then judge; ARGS="--seed 7 --minutes 60"
 	@$(PY) -m tests.verification.soak $(ARGS)
 
 model: $(VENV)/dev ## check the dial protocol in every order of its steps; needs spin and gcc
@@ -62,7 +64,8 @@ containers: $(VENV)/dev ## build the image, and execute every documented command
 	@$(PY) -m tests.containers $(ARGS)
 
 proof: $(VENV)/dev ## the long versions of comparisons, nights, fuzz, traces, races, bursts, batches, plans, forecasts
-	@DUECALL_EXHAUSTIVE=all $(PY) -m pytest tests/timing tests/lifecycle tests/console/test_forecast_of_calendar.py tests/verification/nights/test_a_carrier_that_is_down.py
+	@DUECALL_EXHAUSTIVE=all $(PY) -m pytest tests/timing tests/lifecycle tests/console/test_forecast_of_calendar.py tests/acceptance/test_hostile_neighbours.py
+	@DUECALL_EXHAUSTIVE=all $(PY) -m pytest $(addprefix tests/verification/nights/test_, a_carrier_that_is_down.py a_pause_costs_nothing.py fairness.py)
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/verification/nights/test_a_year_of_nights.py
 	@DUECALL_FUZZ_CASES=50 $(PY) -m pytest tests/api_shim/test_fuzz.py
 	@DUECALL_TRACES=all $(PY) -m pytest tests/verification/traces
@@ -108,4 +111,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check openapi client guards crash soak model debian proof containers bench console-shots format lock clean
+.PHONY: help demo up test check openapi client guards crash drills soak model debian proof containers bench console-shots format lock clean

@@ -1,4 +1,4 @@
-"""Pauses: ten thousand due calls that may not be placed cause no writes and do not hurry the clock."""
+"""Pauses: thousands of due calls that may not be placed cause no writes and do not hurry the clock."""
 
 import statistics
 import time
@@ -19,13 +19,14 @@ from scheduler.use_cases.release import Release, Round
 from scheduler.use_cases.shared import hints as tasks
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import TestClock, wait_until
+from tests.support import exhaustive
 from tests.support.builders import RecordingHints, Tenant
 from tests.support.separate_database import separate_database
 from tests.support.servers import SimulatedCarrier
 from tests.verification.world.bulk_attempts import bulk_attempts
 from tests.verification.world.moved_clock import a_clock, a_worker_hand, settling
 
-THOUSANDS = 10_000
+THOUSANDS = exhaustive.cases(10_000, 2_500)
 ROUNDS = 60
 A_ROUND = timedelta(seconds=31)
 """Longer than a release is valid, so that a useless release would be repeated in each round."""

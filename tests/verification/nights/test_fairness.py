@@ -1,4 +1,4 @@
-"""Fairness: one company's ten thousand due calls of any kind do not delay another company's single retry.
+"""Fairness: one company's thousands of due calls of any kind do not delay another company's single retry.
 
 The product's clock, a dial worker in its own process and the carrier over HTTP run in real time. The assertions count
 the calls placed in between, so a busy machine does not change the result. Seconds are only printed.
@@ -21,6 +21,7 @@ from scheduler.persistence.errors import LockTaken
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock, real_now, seed, wait_until
+from tests.support import exhaustive
 from tests.support.builders import (
     ALWAYS,
     RecordingHints,
@@ -35,7 +36,8 @@ from tests.verification.world.moved_clock import a_clock
 from tests.verification.world.real_time import TIMES, clock_at_work, put_back, rung_at
 from tests.verification.world.workers import CPS, CrashSetup, working
 
-THOUSANDS = 10_000
+THOUSANDS = exhaustive.cases(10_000, 2_500)
+"""More than are called until the end of a test."""
 SMALL = 10
 A_WHILE = timedelta(seconds=10)
 IN_A_SECOND = int(CPS)
