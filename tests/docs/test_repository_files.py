@@ -105,7 +105,7 @@ def workflow() -> dict[str, Any]:
 
 def of_ci() -> list[str]:
     """List the commands of the CI script. Its second Python is another job of the workflow."""
-    lines = [line.removeprefix(".ci/as-user python3.13 ") for line in read(".ci/run").splitlines()]
+    lines = [re.sub(r"^(beside |\.ci/as-user python3\.13 )", "", line) for line in read(".ci/run").splitlines()]
     return [line for line in lines if line.startswith("make ")]
 
 
@@ -119,7 +119,9 @@ def test_pre_commit_runs_the_commands_of_make_check() -> None:
 def test_workflow_runs_the_commands_of_the_ci_script() -> None:
     runs = [step["run"] for step in workflow()["steps"] if "run" in step]
     steps = [re.sub(r"^(sudo (--preserve-env=CI )?|\.ci/as-user \$PYTHON )", "", each) for each in runs]
-    assert [each for each in steps if each.startswith("make ")] == of_ci()
+    assert steps[0] == of_ci()[0] == "make debian"
+    # The script runs some of them side by side.
+    assert sorted(each for each in steps if each.startswith("make ")) == sorted(of_ci())
     assert {each.split()[1] for each in of_ci()} <= set(recipes())
     for script in (each for each in steps if not each.startswith("make ")):
         assert os.access(ROOT / script, os.X_OK), script
@@ -145,13 +147,25 @@ def test_ci_runs_both_versions_of_python_as_an_ordinary_user() -> None:
     script = read(".ci/run")
     assert ".ci/as-user python3.13 make test\n" in script
     [parts] = re.findall(r'^\.ci/as-user python3\.11 make test ARGS="(.+)"$', script, re.MULTILINE)
-    assert {"tests/persistence", "tests/use_cases", "tests/carriers", "tests/verification/crash"} <= set(parts.split())
+    assert {"tests/carriers", "tests/workers", "tests/timing", "tests/webhooks", "tests/wire"} <= set(parts.split())
+    assert {"tests/test_imports.py", "tests/acceptance/test_one_call.py"} <= set(parts.split())
     assert [each for each in parts.split() if not (ROOT / each).exists()] == []
     assert "ulimit -n 1024" in read(".ci/as-user")
 
 
+def test_ci_fails_if_a_command_beside_others_failed(tmp_path: Path) -> None:
+    lines = read(".ci/run").splitlines()
+    [*functions] = [line for line in lines if line.startswith(("beside()", "ended()"))]
+    assert lines.count("ended") == sum(line.startswith("beside ") for line in lines)
+    script = "\n".join(["set -euo pipefail", f"log={tmp_path}/log", *functions])
+    for status, output in ((0, "said and ended"), (3, "said")):
+        run = f"{script}\nbeside sh -c 'echo said; exit {status}'\nended\necho and ended"
+        done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.split()) == (status, output.split())
+
+
 def test_ci_runs_the_containers_as_root_with_all_history() -> None:
-    assert "make containers" in read(".ci/run").splitlines()
+    assert "beside make containers" in read(".ci/run").splitlines()
     assert "docker.io" in " ".join(recipes()["debian"])
     [checkout] = [step for step in workflow()["steps"] if step.get("uses", "").startswith("actions/checkout@")]
     assert checkout["with"]["fetch-depth"] == 0

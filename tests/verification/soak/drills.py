@@ -1,6 +1,6 @@
 """Drills: one fault at a time, and the time until calls ring again, compared with the limits in docs/operations.md.
 
-Run by `make soak` first, or by `python -m tests.verification.soak.drills`. Each figure is printed next to its limit.
+Run by `make drills`. Each figure is printed next to its limit.
 Machines differ and are shared, so a missed limit does not fail the run. A lost or repeated call does: exit 1.
 """
 
