@@ -25,7 +25,7 @@ from command_line.app import (
 from command_line.on_demand import operator_session, print_pages
 from command_line.output import fail, plain, print_json, print_note, refuse, required_reason
 from scheduler.domain.attempt import Decision
-from scheduler.timing.spans import span_text
+from scheduler.timing.time_texts import span_text
 
 if TYPE_CHECKING:
     from datetime import datetime

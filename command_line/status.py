@@ -13,7 +13,7 @@ from scheduler.domain.company import Mails
 from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
 from scheduler.terminal.text import add_facts, as_json, from_now, utc
-from scheduler.timing.spans import span_text
+from scheduler.timing.time_texts import span_text
 from scheduler.use_cases.operations.quarantine import Commands, OpenErasures
 from scheduler.use_cases.shared.status import Carrier, Waiting
 

@@ -18,7 +18,7 @@ from redis.retry import Retry
 from scheduler.clock import monotonic
 from scheduler.logs import log
 from scheduler.process import count_working, end_process
-from scheduler.timing.callee_zones import TZDATA_VERSION
+from scheduler.timing.zone_names import TZDATA_VERSION
 from scheduler.use_cases.shared.hints import LIVENESS, QUEUES
 from workers import proof
 from workers.app import app, at_start

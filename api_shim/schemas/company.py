@@ -13,7 +13,7 @@ from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCo
 from scheduler.domain.resource import Changes
 from scheduler.rules.owners import TEXTS
 from scheduler.rules.resources import MAX_DELAYS, MAX_RETRIES, read_retry_policy, retry_policy_as_json
-from scheduler.timing.call_windows import intervals_as_json, read_intervals
+from scheduler.timing.time_texts import intervals_as_json, read_intervals
 from scheduler.wire.field_types import (
     CountryCode,
     MailAddress,

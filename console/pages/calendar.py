@@ -26,7 +26,7 @@ from console.reads.calendar import Calendar, CompanyDay
 from console.rendering import link_to, name, number, number_of, page
 from scheduler.ids import id_or_none
 from scheduler.lifecycle.scheduling import offset_text
-from scheduler.timing.spans import span_text
+from scheduler.timing.time_texts import span_text
 
 router = APIRouter()
 _UNPROCESSABLE = 422

@@ -31,7 +31,7 @@ from console.rendering import none_or_number_of, not_found, page, span
 from console.security import id_in_path
 from scheduler.domain.refusals import NotFound
 from scheduler.domain.resource import COUNTED_UP_TO
-from scheduler.timing.call_windows import intervals_as_json
+from scheduler.timing.time_texts import intervals_as_json
 
 router = APIRouter()
 _LATE = timedelta(minutes=1)

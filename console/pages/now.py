@@ -17,7 +17,7 @@ from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.reads.installation import Overview
 from console.rendering import none_or_number_of, number, page
-from scheduler.timing.callee_zones import TZDATA_VERSION
+from scheduler.timing.zone_names import TZDATA_VERSION
 from scheduler.use_cases.shared.hints import QUEUES
 
 router = APIRouter()

@@ -14,7 +14,7 @@ from scheduler.domain.company import CallTimeInterval
 from scheduler.lifecycle.forecast import Starts
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
-from scheduler.timing.spans import span_text
+from scheduler.timing.time_texts import span_text
 
 # --- Calls that become due in each quarter of the next 24 hours, by company, and the calls that can start
 

@@ -13,7 +13,7 @@ from scheduler.lifecycle.capacity import kept_places, leaves_kept_places
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening
 from scheduler.timing import callee_zones
-from scheduler.timing.spans import span_text
+from scheduler.timing.time_texts import span_text
 
 
 @dataclass(frozen=True, kw_only=True)

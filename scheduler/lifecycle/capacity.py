@@ -11,8 +11,7 @@ from operator import itemgetter
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from scheduler.lifecycle import bounds
-from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, LOOKS_TOGETHER, RECORD_SPAN
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, LOOKS_TOGETHER, RECORD_SPAN, latest_slot
 
 
 class _Due(Protocol):
@@ -48,7 +47,7 @@ class Pace:
 
     def of_this_clock(self, now: datetime) -> "Pace":
         """Bound the pace: its next slot becomes `now` if a wrong clock had reserved it too far ahead."""
-        latest = bounds.latest_slot(now, self.per_second)
+        latest = latest_slot(now, self.per_second)
         return self if self.next_slot_at <= latest else replace(self, next_slot_at=now)
 
     def places(self, now: datetime, within: timedelta) -> int:

@@ -20,8 +20,8 @@ from scheduler.domain.refusals import (
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening, present_clock
 from scheduler.lifecycle.state_machine import has_live_leg
-from scheduler.timing import call_windows, callee_zones
-from scheduler.timing.number_facts import number_facts
+from scheduler.timing import call_windows, zone_names
+from scheduler.timing.callee_zones import number_facts
 
 RETRIED = frozenset({Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.CARRIER_ERROR})
 """A person's decision, a non-existent number and an unknown outcome are never retried."""
@@ -64,7 +64,7 @@ def next_attempt(
         clock=following.schedule.clock,
         due_at=due_at,
         earliest_at=earliest_at,
-        tzdata_version=callee_zones.TZDATA_VERSION,
+        tzdata_version=zone_names.TZDATA_VERSION,
         number=number_facts(following.schedule.clock, callee.number, callee.timezone),
     )
 

@@ -21,11 +21,10 @@ from scheduler.domain.refusals import (
 )
 from scheduler.lifecycle import policy
 from scheduler.lifecycle.policy import Policy
-from scheduler.timing import call_windows, callee_zones, requested_time
-from scheduler.timing.callee_zones import CalleeNumber
-from scheduler.timing.number_facts import number_facts
+from scheduler.timing import call_windows, callee_zones, requested_time, time_texts, zone_names
+from scheduler.timing.callee_zones import CalleeNumber, number_facts
 from scheduler.timing.requested_time import RequestedTime
-from scheduler.timing.spans import span_text
+from scheduler.timing.time_texts import span_text
 
 _SHORTEST_COMMON_OPENING = timedelta(minutes=60)
 
@@ -70,7 +69,7 @@ def on_request(
         clock=clock,
         due_at=due_at,
         earliest_at=earliest_at,
-        tzdata_version=callee_zones.TZDATA_VERSION,
+        tzdata_version=zone_names.TZDATA_VERSION,
         number=number_facts(clock, callee.number, callee.timezone),
     )
     return schedule, warnings
@@ -164,7 +163,7 @@ def _explicit(requested: RequestedTime, clock: CalleeClock, callee: Callee, now:
         localTime=local_time_text(clock, due_at),
         timezone=zone_text,
         timezoneSource=clock.source.value,
-        callTimeIntervals=call_windows.intervals_as_json(intervals),
+        callTimeIntervals=time_texts.intervals_as_json(intervals),
         nextAllowedAt=_utc_text(next_at) if next_at else None,
         nextAllowedScheduledAt=_as_requested(next_at, requested, clock, callee, now) if next_at else None,
         reason="CLOSING" if closing else "CLOSED",
@@ -399,7 +398,7 @@ def recomputed_schedule(attempt: Attempt, callee: Callee, now: datetime, policy:
         clock=clock,
         due_at=due_at,
         earliest_at=earliest_at,
-        tzdata_version=callee_zones.TZDATA_VERSION,
+        tzdata_version=zone_names.TZDATA_VERSION,
         number=number_facts(clock, callee.number, callee.timezone),
     )
 
@@ -411,7 +410,7 @@ def _present_earliest(attempt: Attempt, clock: CalleeClock) -> datetime:
     Zone data older than those of the schedule are ignored.
     """
     schedule = attempt.schedule
-    has_newer_data = schedule.tzdata_version < callee_zones.TZDATA_VERSION
+    has_newer_data = schedule.tzdata_version < zone_names.TZDATA_VERSION
     if schedule.requested is None or (clock == schedule.clock and not has_newer_data):
         return schedule.earliest_at
     try:

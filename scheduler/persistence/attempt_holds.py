@@ -13,8 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import TextClause, text
 
-from scheduler.lifecycle.bounds import SLACK
-from scheduler.lifecycle.policy import RELEASE_SPAN, UNREADABLE_FOR
+from scheduler.lifecycle.policy import RELEASE_SPAN, SLACK, UNREADABLE_FOR
 from scheduler.persistence.call_conditions import (
     COMPANY_MAY_CALL,
     IS_NOT_RELEASED,

@@ -7,9 +7,8 @@ from uuid import UUID
 from sqlalchemy import or_, text, update
 
 from scheduler.domain.attempt import AttemptState
-from scheduler.lifecycle import bounds
 from scheduler.lifecycle.capacity import in_turns
-from scheduler.lifecycle.policy import EARLY_RELEASE_LASTS, SEND_SPAN, UNREADABLE_FOR
+from scheduler.lifecycle.policy import EARLY_RELEASE_LASTS, SEND_SPAN, UNREADABLE_FOR, latest_release, latest_slot
 from scheduler.persistence.attempt_holds import LINE, WINDOW, first_of_company
 from scheduler.persistence.call_conditions import (
     COMPANY_MAY_CALL,
@@ -76,9 +75,9 @@ class AttemptRelease(Store):
                 "soon": now + SEND_SPAN,
                 "until": until,
                 "early_lasts": EARLY_RELEASE_LASTS,
-                "latest": bounds.latest_release(now),
+                "latest": latest_release(now),
                 "latest_unreadable": now + 2 * UNREADABLE_FOR,
-                "latest_slot": bounds.latest_slot(now, 1.0) - timedelta(seconds=1),
+                "latest_slot": latest_slot(now, 1.0) - timedelta(seconds=1),
                 "limit": limit,
                 "first": first,
                 "places": limit if places is None else places,
@@ -103,12 +102,12 @@ class AttemptRelease(Store):
 
     def released(self, now: datetime, account_id: int) -> Outstanding:
         """Count the attempts that are released and not yet claimed. A release from the future is not counted."""
-        values = {"now": now, "latest": bounds.latest_release(now), "account_id": account_id}
+        values = {"now": now, "latest": latest_release(now), "account_id": account_id}
         return from_row(Outstanding, self._connection.execute(_COUNT_RELEASED, values).one())
 
     def next_due(self, after: datetime) -> datetime | None:
         """Find the instant at which the next pending attempt that is not released becomes due."""
-        values = {"after": after, "latest": bounds.latest_release(after)}
+        values = {"after": after, "latest": latest_release(after)}
         due_at: datetime | None = self._connection.execute(_NEXT_DUE, values).scalar_one_or_none()
         return due_at
 

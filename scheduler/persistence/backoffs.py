@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import bindparam, insert, select, text
 
 from scheduler.domain.attempt import Phase
-from scheduler.lifecycle import bounds
 from scheduler.lifecycle.backoffs import Backoff, Backoffs, Scope
 from scheduler.lifecycle.breaker import Breaker
+from scheduler.lifecycle.policy import latest_release
 from scheduler.persistence.call_conditions import (
     COMPANY_MAY_CALL,
     IS_NOT_RELEASED,
@@ -121,7 +121,7 @@ class CarrierBackoffs(Store):
         this one: a scope can have few calls among a million. Returns the attempts, and the `after` of the next look.
         """
         values = {"account_id": account_id, "now": now, "until": until, "limit": limit, "after": after}
-        row = self._connection.execute(_RELEASE_TRIALS, {**values, "latest": bounds.latest_release(now)}).one()
+        row = self._connection.execute(_RELEASE_TRIALS, {**values, "latest": latest_release(now)}).one()
         return row.ids, row.last or FIRST_LOOK
 
     def hold(self, attempt_ids: Collection[UUID]) -> None:

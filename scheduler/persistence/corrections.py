@@ -7,8 +7,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 
 from scheduler.domain.attempt import Attempt
-from scheduler.lifecycle import bounds as latest
-from scheduler.lifecycle.bounds import CallBounds
+from scheduler.lifecycle.policy import BATCH_RETRIED_AFTER, SLACK, CallBounds, latest_written
 from scheduler.persistence.attempt_holds import LONGEST_HOLD, SHORT_HOLD
 from scheduler.persistence.attempt_rows import attempt_of
 from scheduler.persistence.rows import as_columns
@@ -29,7 +28,7 @@ _LOCK_LOOKED_AT = _locking("""
         claimed_at > :written
         OR unknown_at > :written
         OR listed_at > :written
-        -- The rule of `bounds.latest_look`.
+        -- The rule of `policy.latest_look`.
         OR look_at > CASE
             WHEN phase = 'UNKNOWN' OR hang_up IS NOT NULL THEN CAST(:look_at_asked AS timestamptz)
             WHEN looks = 0 AND updated_at <= :written THEN :look_at_queued
@@ -181,7 +180,7 @@ class Corrections(Store):
         return list({each.id: each for each in found}.values())
 
     def save_calls(self, corrected: Sequence[Attempt]) -> None:
-        """Write the fields that `bounds.call_corrected` changes. The caller has locked the rows."""
+        """Write the fields that `policy.call_corrected` changes. The caller has locked the rows."""
         names = ("claimed_at", "unknown_at", "lease_until", "look_at", "search_at", "listed_at", "updated_at")
         instants = {name: [getattr(each, name) for each in corrected] for name in names}
         self._connection.execute(_SAVE_CALLS, {"ids": [each.id for each in corrected], **instants})
@@ -200,17 +199,17 @@ class Corrections(Store):
 
     def end_impossible_holds(self, now: datetime, limit: int) -> int:
         """End up to `limit` holds that are longer than a hold can be. They decide nothing, so ending one is safe."""
-        short, long = now + SHORT_HOLD + latest.SLACK, now + LONGEST_HOLD + latest.SLACK
+        short, long = now + SHORT_HOLD + SLACK, now + LONGEST_HOLD + SLACK
         return self._connection.execute(_END_HOLDS, {"short": short, "long": long, "limit": limit}).rowcount
 
     def hasten_batches(self, now: datetime, limit: int) -> int:
         """Let up to `limit` batches go on that were put off beyond what their rule can produce."""
-        values = {"now": now, "latest": latest.latest_batch_work(now), "limit": limit}
+        values = {"now": now, "latest": now + BATCH_RETRIED_AFTER + SLACK, "limit": limit}
         return self._connection.execute(_HASTEN_BATCHES, values).rowcount
 
     def hasten_deliveries(self, now: datetime, limit: int) -> int:
         """Correct up to `limit` waiting deliveries that a wrong clock has written. Their waits are counted from now."""
-        written = latest.latest_written(now)
+        written = latest_written(now)
         values = {
             "now": now,
             "written": written,
@@ -227,5 +226,5 @@ class Corrections(Store):
 
     def end_hook_holds(self, now: datetime, limit: int) -> int:
         """End up to `limit` holds of deliveries that are longer than a hold can be."""
-        values = {"latest": now + HOLD_OF_A_DELIVERY + latest.SLACK, "limit": limit}
+        values = {"latest": now + HOLD_OF_A_DELIVERY + SLACK, "limit": limit}
         return self._connection.execute(_END_HOLDS_OF_DELIVERIES, values).rowcount

@@ -29,8 +29,7 @@ from sqlalchemy.exc import OperationalError
 
 from scheduler.domain.command import Answer, Command, CommandKind, refusal_of
 from scheduler.domain.refusals import CommandDropped
-from scheduler.lifecycle import bounds
-from scheduler.lifecycle.policy import OWED_AFTER
+from scheduler.lifecycle.policy import MAX_AWAITED, OWED_AFTER, SLACK
 from scheduler.persistence.connection import Fixed, among, among_given
 from scheduler.persistence.json_columns import ANSWER
 from scheduler.persistence.quarantine import WorkStore, has_waited, taking
@@ -362,7 +361,7 @@ _QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None
 
 
 def _instants_owed(now: datetime) -> dict[str, datetime]:
-    return {"before": now - OWED_AFTER, "latest": bounds.latest_awaited(now)}
+    return {"before": now - OWED_AFTER, "latest": now + MAX_AWAITED + SLACK}
 
 
 def _command(row: Row[tuple[Any, ...]]) -> Command:

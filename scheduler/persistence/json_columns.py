@@ -28,7 +28,7 @@ from scheduler.domain.interview import (
 from scheduler.domain.resource import Resource
 from scheduler.domain.webhook import EndpointTest, WebhookEndpoint
 from scheduler.rules.resources import read_retry_policy, retry_policy_as_json
-from scheduler.timing.call_windows import intervals_as_json, read_intervals
+from scheduler.timing.time_texts import intervals_as_json, read_intervals
 
 ANSWER = TypeAdapter(Answer)
 STORY = TypeAdapter(InterviewStory)

@@ -24,8 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from scheduler.lifecycle import bounds
-from scheduler.lifecycle.policy import QUARANTINED_AFTER
+from scheduler.lifecycle.policy import QUARANTINED_AFTER, latest_written
 from scheduler.persistence.connection import Fixed, given_instant
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
@@ -86,7 +85,7 @@ def instants(rung_before: datetime, now: datetime) -> dict[str, datetime]:
         "rung_before": rung_before,
         "now": now,
         "rung_long_before": now - _MAX_INTERVAL,
-        "latest": bounds.latest_written(now),
+        "latest": latest_written(now),
     }
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import ARRAY, Uuid, all_, any_, bindparam, func, literal, or_, s
 
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.call import Schedule
-from scheduler.lifecycle import bounds
+from scheduler.lifecycle.policy import latest_recomputation
 from scheduler.persistence.attempt_rows import attempt_of
 from scheduler.persistence.connection import Fixed, given_instant
 from scheduler.persistence.json_columns import schedule_as_json
@@ -83,7 +83,7 @@ class ScheduleRecomputations(Store):
 
     def lock_next(self, now: datetime) -> Recomputation | None:
         """Lock the change that has waited longest, among due changes that no other worker has locked."""
-        values = {"now": now, "latest_recomputation": bounds.latest_recomputation(now)}
+        values = {"now": now, "latest_recomputation": latest_recomputation(now)}
         return self._one(partial(from_row, Recomputation), _LOCK_NEXT, values)
 
     def came_to(self, change: Recomputation, interview_id: UUID, now: datetime) -> None:
@@ -111,7 +111,7 @@ class ScheduleRecomputations(Store):
 
     def ring_waiting(self, rung_before: datetime, now: datetime) -> bool:
         """Return True if a hint is to be sent again for a waiting change, and record it as sent now."""
-        values = instants(rung_before, now) | {"latest_recomputation": bounds.latest_recomputation(now)}
+        values = instants(rung_before, now) | {"latest_recomputation": latest_recomputation(now)}
         return bool(self._connection.execute(_RING_WAITING, values).all())
 
     def has_older_zone_data(self, version: str) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.command import CommandKind
-from scheduler.lifecycle import bounds
+from scheduler.lifecycle.policy import POLLS, SLACK
 from scheduler.persistence.connection import Fixed, among_given
 from scheduler.persistence.errors import WrongRole
 from scheduler.persistence.rows import as_columns, from_row
@@ -145,7 +145,7 @@ class StrayCalls(Store):
         due = (
             select(stray_calls.c.call_sid)
             # A later instant was set by a wrong clock.
-            .where(or_(stray_calls.c.look_at <= now, stray_calls.c.look_at > bounds.latest_stray_look(now)))
+            .where(or_(stray_calls.c.look_at <= now, stray_calls.c.look_at > now + POLLS[-1] + SLACK))
             .order_by(stray_calls.c.look_at)
             .limit(limit)
             .with_for_update(skip_locked=True)

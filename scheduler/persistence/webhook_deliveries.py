@@ -16,8 +16,7 @@ from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.domain.webhook import ClaimedDelivery, Delivery, DeliveryState, Message, WaitingDeliveries, WebhookAnswer
 from scheduler.ids import new_id
 from scheduler.lifecycle import partner_events
-from scheduler.lifecycle.bounds import latest_written
-from scheduler.lifecycle.policy import UNREADABLE_FOR
+from scheduler.lifecycle.policy import UNREADABLE_FOR, latest_written
 from scheduler.persistence.connection import as_json
 from scheduler.persistence.rows import AnyRow, as_columns, from_row, readable
 from scheduler.persistence.store import Free, Store, statement

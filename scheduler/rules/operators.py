@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 
 from scheduler.domain.company import ALARM, CallLimits, LimitCeiling
 from scheduler.domain.refusals import InvalidFields, InvalidPauseReason
-from scheduler.lifecycle.bounds import SLACK
-from scheduler.lifecycle.policy import MAX_CLOCK_SKEW
+from scheduler.lifecycle.policy import MAX_CLOCK_SKEW, SLACK
 
 # --- Times at which an alarm is posted again after its receiver did not accept it
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from email_validator import EmailNotValidError, validate_email
 
-from scheduler.lifecycle.bounds import SLACK
+from scheduler.lifecycle.policy import SLACK
 
 # --- Validation and canonical form of e-mail addresses. The only use of email_validator
 

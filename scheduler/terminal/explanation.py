@@ -13,7 +13,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import CallProgress, TimezoneSource
 from scheduler.domain.explanation import Block, Explanation, HistoryEntry
 from scheduler.terminal.text import clock_name, from_now, local_time, utc
-from scheduler.timing.spans import span_text
+from scheduler.timing.time_texts import span_text
 
 STYLES = {
     AttemptState.PENDING: "blue",

@@ -13,7 +13,7 @@ from scheduler.domain.call import CalleeClock
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
-from scheduler.timing.spans import span_text
+from scheduler.timing.time_texts import span_text
 
 # --- JSON for scripts: names as on the wire, instants in UTC, spans in seconds
 

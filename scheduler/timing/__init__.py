@@ -1,12 +1,10 @@
 """Rules of time: whether a phone may ring at an instant, and when next. Pure: `now` is a parameter.
 
 requested_time   parses the time in a request
-callee_zones     time zones of a phone number, and the clock that decides
+callee_zones     time zones of a phone number, its facts without its digits, and the clock that decides
 call_windows     when a person may be called
-call_hours_json  JSON <-> call time intervals
-number_facts     facts about a phone number without its digits
 zone_names       valid names of time zones, and facts about a zone's clock
-spans            time spans in words
+time_texts       JSON <-> call time intervals, and time spans in words
 """
 
 import zoneinfo

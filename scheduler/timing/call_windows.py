@@ -10,25 +10,7 @@ from scheduler.domain.call import CalleeClock
 from scheduler.domain.company import CallTimeInterval
 from scheduler.domain.refusals import TimezoneAmbiguous, TimezoneUnknown
 from scheduler.timing import zone_names
-from scheduler.timing.call_hours_json import intervals_as_json, read_intervals
 from scheduler.timing.requested_time import RequestedTime
-
-__all__ = [
-    "SEARCHED",
-    "Clocks",
-    "clock_changes",
-    "closes_at",
-    "common_minutes",
-    "instant_of",
-    "intervals_as_json",
-    "is_open",
-    "local_times",
-    "next_open",
-    "openings",
-    "read_intervals",
-    "resolve",
-    "utc_offsets",
-]
 
 Clocks = CalleeClock | Sequence[CalleeClock]
 """One clock, or several that must all be open. The intervals apply to each."""

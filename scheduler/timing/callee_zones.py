@@ -11,21 +11,11 @@ from phonenumbers import PhoneNumberType
 from phonenumbers.timezone import time_zones_for_number
 from phonenumbers.tzdata import TIMEZONE_DATA, TIMEZONE_LONGEST_PREFIX
 
-from scheduler.domain.call import CalleeClock, TimezoneSource
+from scheduler.domain.call import CalleeClock, NumberFacts, Schedule, TimezoneSource
 from scheduler.domain.refusals import InvalidTimezone, NumberNotAllowed, PhoneNumberInvalid, TimezoneUnknown
 from scheduler.timing import zone_names
 from scheduler.timing.requested_time import RequestedTime
-from scheduler.timing.zone_names import TZDATA_VERSION, canonical_or_none, check_zone, of_country
-
-__all__ = [
-    "TZDATA_VERSION",
-    "CalleeNumber",
-    "NumberKind",
-    "check_allowed",
-    "check_zone",
-    "deciding_clock",
-    "read_number",
-]
+from scheduler.timing.zone_names import canonical_or_none, check_zone, of_country
 
 
 class NumberKind(StrEnum):
@@ -309,3 +299,35 @@ def _stored(name: str) -> str:
         return check_zone(name)
     except InvalidTimezone:
         raise TimezoneUnknown from None
+
+
+# --- Facts about a phone number that decide about its calls, without the digits. Attempts store them in their schedule
+
+
+def number_facts(clock: CalleeClock, number: CalleeNumber | None, candidate_zone: str | None) -> NumberFacts | None:
+    """Collect the facts that a schedule on this clock stores. None without a number."""
+    if number is None:
+        return None
+    # With an offset, the zones are kept even if the candidate's zone decides: it may be removed, and the clock stays.
+    decides = clock.offset is not None or (candidate_zone is None and clock.source is not TimezoneSource.ZONE)
+    return NumberFacts(
+        country=number.region,
+        never_called=None if number.is_ever_called else number.kind.value,
+        zones=number.zones if decides and number.zones != _number_zones_in(clock) else None,
+    )
+
+
+def number_without_digits(schedule: Schedule, country: str | None) -> CalleeNumber:
+    """Rebuild the number as far as its schedule describes it. `country` is for schedules without the facts."""
+    facts = schedule.number or NumberFacts(country=country)
+    return CalleeNumber(
+        e164="",
+        kind=NumberKind(facts.never_called) if facts.never_called else NumberKind.OTHER,
+        region=facts.country,
+        zones=_number_zones_in(schedule.clock) if facts.zones is None else facts.zones,
+    )
+
+
+def _number_zones_in(clock: CalleeClock) -> tuple[str, ...]:
+    """List the zones of the number that the clock contains."""
+    return clock.zones if clock.source is TimezoneSource.PHONE_NUMBER else ()

@@ -20,7 +20,7 @@ from scheduler.lifecycle.scheduling import Callee
 from scheduler.persistence.last_looks import LastLookRow
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resources import shown
-from scheduler.timing import callee_zones
+from scheduler.timing import callee_zones, zone_names
 from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared.batch import callee_of, situation_from
 from scheduler.use_cases.shared.context import Context
@@ -199,7 +199,7 @@ class Explain:
                 settings=company.settings,
             )
         if question.timezone is not None:
-            callee = replace(callee, timezone=callee_zones.check_zone(question.timezone))
+            callee = replace(callee, timezone=zone_names.check_zone(question.timezone))
         if callee.number is None:
             raise PhoneNumberRequired
         callee_zones.check_allowed(callee.number, company.settings.allowed_countries)

@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from scheduler.failpoints import failpoint
-from scheduler.lifecycle import bounds
 from scheduler.lifecycle.breaker import PROBED_WITHIN, Breaker
 from scheduler.lifecycle.capacity import kept_places
-from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN
+from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN, latest_release
 from scheduler.logs import log
 from scheduler.persistence.attempt_holds import FIRST_LINE
 from scheduler.persistence.attempt_release import MOST_RELEASED
@@ -21,7 +20,7 @@ from scheduler.persistence.backoffs import FIRST_LOOK
 from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import BATCH_LOCK_S, is_conflict
 from scheduler.persistence.stores import Stores
-from scheduler.timing import callee_zones
+from scheduler.timing import zone_names
 from scheduler.use_cases.operations.counts import Tallies
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.shared import hints as tasks
@@ -150,7 +149,7 @@ class Release:
         """
         # In turns: lines of one company with many attempts each must not be the first ones again and again.
         self._line = stores.attempt_holds.end(now, self._line)
-        latest = bounds.latest_release(now)
+        latest = latest_release(now)
         is_more_held = stores.attempt_holds.hold(now, due_by, latest, self._account_id)
         return is_more_held or self._line != FIRST_LINE
 
@@ -194,7 +193,7 @@ class Release:
             is_batch_left = stores.batches.is_one_due(self.now() - _UNANSWERED_FOR)
             is_one_owed = stores.inbox.is_one_owed(self.now())
             is_one_leaving = stores.candidates.is_one_leaving(self.now())
-            is_older = stores.schedule_recomputations.has_older_zone_data(callee_zones.TZDATA_VERSION)
+            is_older = stores.schedule_recomputations.has_older_zone_data(zone_names.TZDATA_VERSION)
         if due:
             self._hints.send(tasks.INVITE)
         if is_noticed:

@@ -10,12 +10,10 @@ from hypothesis import strategies as st
 from console.pictures.calendar import Openness, WaitingCalls, ZoneRow, zone_board
 from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import DEFAULT_INTERVALS, EVERY_DAY, CallTimeInterval
-from scheduler.timing import call_windows
+from scheduler.timing import call_windows, time_texts
 from tests.console.examples import in_zones, utc
 
-MORNINGS = call_windows.read_intervals(
-    [{"days": ["MON", "TUE", "WED", "THU", "FRI"], "start": "09:00", "end": "12:30"}]
-)
+MORNINGS = time_texts.read_intervals([{"days": ["MON", "TUE", "WED", "THU", "FRI"], "start": "09:00", "end": "12:30"}])
 ALWAYS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(), end=timedelta(hours=24)),)
 FRIDAY = utc("2026-11-27 14:45:00")
 

@@ -19,8 +19,8 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.persistence.tables import attempts
-from scheduler.timing import callee_zones
-from scheduler.timing.number_facts import number_facts
+from scheduler.timing import callee_zones, zone_names
+from scheduler.timing.callee_zones import number_facts
 from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.operations.stale_times import ScheduleRecomputer
 from scheduler.use_cases.resources.candidates import Candidates
@@ -347,7 +347,7 @@ def a_schedule(due_at: datetime, clock: CalleeClock = BRATISLAVA, number: str | 
         clock=clock,
         due_at=due_at,
         earliest_at=due_at,
-        tzdata_version=callee_zones.TZDATA_VERSION,
+        tzdata_version=zone_names.TZDATA_VERSION,
         number=None if number is None else number_facts(clock, callee_zones.read_number(number), None),
     )
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import DEFAULT_INTERVALS, EVERY_DAY, CallTimeInterval, Weekday
 from scheduler.domain.refusals import InvalidInterval, NeverOpen, TimezoneAmbiguous, TimezoneUnknown
-from scheduler.timing import call_windows, callee_zones, requested_time, zone_names
+from scheduler.timing import call_windows, callee_zones, requested_time, time_texts, zone_names
 from tests.support import exhaustive
 
 MINUTE = timedelta(minutes=1)
@@ -36,7 +36,7 @@ def at_offset(hours: float) -> CalleeClock:
 
 def hours(days: str, start: str, end: str) -> tuple[CallTimeInterval, ...]:
     names = days.split() if days != "daily" else [day.name for day in Weekday]
-    return call_windows.read_intervals([{"days": names, "start": start, "end": end}])
+    return time_texts.read_intervals([{"days": names, "start": start, "end": end}])
 
 
 def utc(text: str) -> datetime:
@@ -472,7 +472,7 @@ def an_interval(**changed: Any) -> dict[str, Any]:
 
 def test_intervals_are_read_from_json() -> None:
     sunday = an_interval(days=["SUN"], start="22:00", end="02:00")
-    read = call_windows.read_intervals([an_interval(), sunday, an_interval(start="12:30", end="24:00")])
+    read = time_texts.read_intervals([an_interval(), sunday, an_interval(start="12:30", end="24:00")])
     monday_and_tuesday = frozenset({Weekday.MON, Weekday.TUE})
     assert read == (
         CallTimeInterval(days=monday_and_tuesday, start=timedelta(hours=9), end=timedelta(hours=12.5)),
@@ -484,19 +484,19 @@ def test_intervals_are_read_from_json() -> None:
 @given(st.sets(st.sampled_from(Weekday), min_size=1), TIMES, st.integers(1, 24 * 12 - 1))
 def test_an_interval_survives_json(days: set[Weekday], start: int, length: int) -> None:
     interval = CallTimeInterval(days=frozenset(days), start=start * GRAIN, end=(start + length) * GRAIN)
-    assert call_windows.read_intervals(call_windows.intervals_as_json([interval])) == (interval,)
+    assert time_texts.read_intervals(time_texts.intervals_as_json([interval])) == (interval,)
 
 
 def test_the_default_hours_as_json() -> None:
-    assert call_windows.intervals_as_json(DEFAULT_INTERVALS) == [
+    assert time_texts.intervals_as_json(DEFAULT_INTERVALS) == [
         {"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "08:00", "end": "20:00"}
     ]
-    assert call_windows.intervals_as_json(AROUND_THE_CLOCK)[0]["end"] == "24:00"
+    assert time_texts.intervals_as_json(AROUND_THE_CLOCK)[0]["end"] == "24:00"
 
 
 def test_empty_list_of_intervals_is_refused() -> None:
     with pytest.raises(NeverOpen) as refused:
-        call_windows.read_intervals([])
+        time_texts.read_intervals([])
     assert refused.value.code == "NEVER_OPEN"
 
 
@@ -553,7 +553,7 @@ INVALID: dict[str, tuple[object, str, str]] = {
 @pytest.mark.parametrize(("value", "field", "reason"), INVALID.values(), ids=INVALID)
 def test_invalid_intervals_are_refused_with_field_and_reason(value: object, field: str, reason: str) -> None:
     with pytest.raises(InvalidInterval) as refused:
-        call_windows.read_intervals(value)
+        time_texts.read_intervals(value)
     assert refused.value.details == {"field": f"callTimeIntervals{field}", "reason": reason}
     assert refused.value.code == "CALL_TIME_INTERVALS_INVALID"
 
@@ -569,7 +569,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_any_json_is_read_or_refused(value: object) -> None:
     try:
-        assert call_windows.read_intervals(value)
+        assert time_texts.read_intervals(value)
     except (InvalidInterval, NeverOpen) as refused:
         assert refused.message  # noqa: PT017 - most JSON is refused, some is not
 

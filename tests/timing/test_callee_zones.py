@@ -199,7 +199,7 @@ def test_a_number_outside_the_allowed_countries_is_refused(text: str, country: s
     ],
 )
 def test_a_zone_has_one_canonical_name(name: str, canonical: str) -> None:
-    assert callee_zones.check_zone(name) == canonical
+    assert zone_names.check_zone(name) == canonical
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_zone_has_one_canonical_name(name: str, canonical: str) -> None:
 )
 def test_zone_name_without_a_place_is_refused(name: str) -> None:
     with pytest.raises(InvalidTimezone) as refused:
-        callee_zones.check_zone(name)
+        zone_names.check_zone(name)
     assert refused.value.code == "TIMEZONE_INVALID"
     assert refused.value.details["reason"] in refused.value.message
 
@@ -230,21 +230,21 @@ def test_zone_name_without_a_place_is_refused(name: str) -> None:
 )
 def test_misspelt_zone_is_answered_with_the_closest_name(name: str, closest: str | None) -> None:
     with pytest.raises(InvalidTimezone) as refused:
-        callee_zones.check_zone(name)
+        zone_names.check_zone(name)
     hint = "" if closest is None else f"; the closest name is {closest}"
     assert refused.value.details["reason"] == f"the zone does not exist{hint}"
 
 
 def test_every_zone_of_a_number_has_a_canonical_name() -> None:
     named = {name for zones in TIMEZONE_DATA.values() for name in zones}
-    canonical = {callee_zones.check_zone(name) for name in named}
+    canonical = {zone_names.check_zone(name) for name in named}
     assert len(named - canonical) == 11
     assert canonical <= zoneinfo.available_timezones()
 
 
 def test_population_of_each_zone_is_looked_up() -> None:
     """If this fails, look up the population of each new zone: fewer than 3,000 belong into the table."""
-    named = {callee_zones.check_zone(name) for zones in TIMEZONE_DATA.values() for name in zones}
+    named = {zone_names.check_zone(name) for zones in TIMEZONE_DATA.values() for name in zones}
     assert len(named) == 281
     assert len(zone_names.PLACES) == 418
     fewest_of_the_others = {
@@ -401,7 +401,7 @@ def test_sparse_zones_of_a_mobile_are_listed_separately() -> None:
 def test_zone_data_and_their_version_are_the_wheels() -> None:
     assert zoneinfo.TZPATH == ()
     year, release = metadata.version("tzdata").split(".")
-    assert f"{year}{'abcdefghij'[int(release) - 1]}" == callee_zones.TZDATA_VERSION
+    assert f"{year}{'abcdefghij'[int(release) - 1]}" == zone_names.TZDATA_VERSION
 
 
 def test_every_place_has_the_clock_of_its_own_file() -> None:

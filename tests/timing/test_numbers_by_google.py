@@ -12,7 +12,7 @@ import phonenumbers
 import pytest
 from phonenumbers.tzdata import TIMEZONE_DATA
 
-from scheduler.timing import callee_zones
+from scheduler.timing import callee_zones, zone_names
 from scheduler.timing.callee_zones import CalleeNumber, NumberKind
 from tests.timing.google import zones
 
@@ -203,7 +203,7 @@ def by_our_rules(named: tuple[str, ...], kind: NumberKind) -> tuple[str, ...]:
     """Return sorted canonical names, without sparsely populated zones for a mobile, empty for Etc/Unknown."""
     if named == ("Etc/Unknown",):
         return ()
-    canonical = {callee_zones.check_zone(name) for name in named}
+    canonical = {zone_names.check_zone(name) for name in named}
     if kind is NumberKind.MOBILE:
         canonical = canonical - NEARLY_EMPTY or canonical
     return tuple(sorted(canonical))

@@ -96,7 +96,7 @@ def test_page_lists_each_widening_with_its_reason() -> None:
         number = callee_zones.read_number(text)
         if number.region is None or any(number.e164.startswith(f"+{prefix}") for prefix in CORRECTED):
             continue
-        named = {callee_zones.check_zone(zone) for zone in time_zones_for_number(phonenumbers.parse(text))}
+        named = {zone_names.check_zone(zone) for zone in time_zones_for_number(phonenumbers.parse(text))}
         listed = {zone for prefix, zones in ADDED.items() if text.startswith(f"+{prefix}") for zone in zones}
         added = set(number.zones) - named - listed
         if added:

@@ -13,9 +13,8 @@ from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Attempt, AttemptState, Phase, ProofMissing
 from scheduler.domain.call import AnswerUnknown, NeverTaken
-from scheduler.lifecycle.bounds import SLACK
 from scheduler.lifecycle.breaker import BACK_OFF
-from scheduler.lifecycle.policy import ASK_EVERY, DEFERRED_DELAY, POLL_AFTER_RING, POLLS
+from scheduler.lifecycle.policy import ASK_EVERY, DEFERRED_DELAY, POLL_AFTER_RING, POLLS, SLACK
 from scheduler.persistence.unknown_outcomes import StrayCall
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.stale_times import Correct

@@ -11,8 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Cancelled, Reason
-from scheduler.lifecycle.bounds import SLACK
-from scheduler.lifecycle.policy import BATCH_RETRIED_AFTER, MAX_AWAITED
+from scheduler.lifecycle.policy import BATCH_RETRIED_AFTER, MAX_AWAITED, SLACK
 from scheduler.persistence.attempt_holds import LONGEST_HOLD, SHORT_HOLD
 from scheduler.persistence.webhook_holds import LONGEST_HOLD as LONGEST_HOOK_HOLD
 from scheduler.rules.webhooks import LONGEST_RETRY_AFTER, NOT_SENT_AGAIN_AFTER, Room

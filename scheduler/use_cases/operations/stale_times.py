@@ -6,14 +6,14 @@ from datetime import timedelta
 from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState, MovedBySettings
 from scheduler.domain.refusals import Refused
-from scheduler.lifecycle import blocks, bounds, scheduling
-from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle import blocks, scheduling
+from scheduler.lifecycle.policy import POLLS, SLACK, Policy, call_bounds, call_corrected, due_corrected, latest_written
 from scheduler.lifecycle.state_machine import NoSuchArrow
 from scheduler.logs import log
 from scheduler.persistence.database import BATCH_LOCK_S, Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.stores import Stores
-from scheduler.timing import callee_zones
+from scheduler.timing import zone_names
 from scheduler.use_cases.shared.batch import callee_from
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import RECOMPUTE, Hints, take_turn
@@ -99,11 +99,11 @@ class ScheduleRecomputer:
         Newer data is never replaced by older, so that processes of two releases do not undo each other's work.
         """
         with self._database.transaction() as stores:
-            pending = stores.schedule_recomputations.lock_older_zone_data(callee_zones.TZDATA_VERSION, _BATCH_SIZE)
+            pending = stores.schedule_recomputations.lock_older_zone_data(zone_names.TZDATA_VERSION, _BATCH_SIZE)
             for attempt in sorted(pending, key=lambda each: each.interview_id):
-                cause = f"tzdata {attempt.schedule.tzdata_version} to {callee_zones.TZDATA_VERSION}"
+                cause = f"tzdata {attempt.schedule.tzdata_version} to {zone_names.TZDATA_VERSION}"
                 self._try_to_recompute(stores, attempt, cause)
-            stores.schedule_recomputations.note_zone_data([each.id for each in pending], callee_zones.TZDATA_VERSION)
+            stores.schedule_recomputations.note_zone_data([each.id for each in pending], zone_names.TZDATA_VERSION)
         return len(pending) == _BATCH_SIZE
 
     def _try_to_recompute(self, stores: Stores, attempt: Attempt, cause: str | None = None) -> None:
@@ -165,18 +165,18 @@ class Correct:
     def _calls(self) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            calls = stores.corrections.lock_impossible_calls(bounds.of_calls(now, self._policy), _MOST_ROWS)
+            calls = stores.corrections.lock_impossible_calls(call_bounds(now, self._policy), _MOST_ROWS)
             if calls:
-                stores.corrections.save_calls([bounds.call_corrected(each, now, self._policy) for each in calls])
+                stores.corrections.save_calls([call_corrected(each, now, self._policy) for each in calls])
         _report(len(calls), "leases and polls of attempts")
 
     def _pending(self) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            pending = stores.corrections.lock_impossible_pending(bounds.latest_written(now), _MOST_ROWS)
+            pending = stores.corrections.lock_impossible_pending(latest_written(now), _MOST_ROWS)
             if pending:
                 for each in pending:
-                    due_at = bounds.due_corrected(each, now)
+                    due_at = due_corrected(each, now)
                     if due_at != each.due_at:
                         event = MovedBySettings(schedule=each.schedule, due_at=due_at)
                         stores.attempts.save(each, event, _ACTOR, now)  # guard: impossible_due
@@ -187,8 +187,9 @@ class Correct:
     def _lines(self) -> None:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            rests = bounds.latest_line_rest(now, self._policy)
-            count = stores.corrections.shorten_rests(rests, bounds.latest_line_kept(now, self._policy), _MOST_ROWS)
+            # A line rests for one gap, and for all interviews one gap after the next poll about its call.
+            rests = now + self._policy.line_gap + SLACK
+            count = stores.corrections.shorten_rests(rests, rests + POLLS[-1], _MOST_ROWS)
         _report(count, "lines")
 
     def _waits(self) -> None:

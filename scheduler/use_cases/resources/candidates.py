@@ -15,7 +15,7 @@ from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resources import changed
-from scheduler.timing import callee_zones
+from scheduler.timing import callee_zones, zone_names
 from scheduler.use_cases.operations.erase import INTERVIEWS_AT_ONCE, cancel_interviews, note_rest
 from scheduler.use_cases.resources.idempotent_writes import (
     Existing,
@@ -164,7 +164,7 @@ def _normalised(stores: Stores, candidate: Candidate, before: Candidate | None, 
     return replace(
         candidate,
         phone_number=number,
-        timezone=None if zone is None else callee_zones.check_zone(zone),
+        timezone=None if zone is None else zone_names.check_zone(zone),
         job_ids=_as_read_back(former, candidate.job_ids),
     )
 

@@ -30,7 +30,7 @@ from scheduler.rules import operators
 from scheduler.rules.operators import check_limits
 from scheduler.rules.pricing import prices_as_json
 from scheduler.rules.resources import changed
-from scheduler.timing import call_windows, callee_zones, requested_time
+from scheduler.timing import call_windows, requested_time, zone_names
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, the_company
 from scheduler.use_cases.resources.owners import name_owner
 from scheduler.use_cases.shared import hints as tasks
@@ -197,7 +197,7 @@ def add_company(stores: Stores, new: NewCompany, ats_principal_id: UUID | None, 
 def _normalised(settings: CompanySettings) -> CompanySettings:
     """Normalise the time zone of the settings. Raises InvalidTimezone."""
     zone = settings.timezone
-    return settings if zone is None else replace(settings, timezone=callee_zones.check_zone(zone))
+    return settings if zone is None else replace(settings, timezone=zone_names.check_zone(zone))
 
 
 # --- Usage: billed minutes or credits per company, and the operator's billing settings

@@ -27,8 +27,7 @@ from scheduler.persistence.rows import AnyRow
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.usage import billing_from
 from scheduler.timing import callee_zones
-from scheduler.timing.callee_zones import CalleeNumber
-from scheduler.timing.number_facts import number_without_digits
+from scheduler.timing.callee_zones import CalleeNumber, number_without_digits
 
 
 class Batch:

@@ -35,7 +35,7 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.unknown_outcomes import StrayCall
 from scheduler.rules import pricing
-from scheduler.timing.number_facts import number_facts
+from scheduler.timing.callee_zones import number_facts
 from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.batch import Batch, callee_from
 

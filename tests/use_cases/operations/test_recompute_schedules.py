@@ -16,7 +16,7 @@ from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySetting
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.persistence.errors import DatabaseAway
-from scheduler.timing.callee_zones import TZDATA_VERSION
+from scheduler.timing.zone_names import TZDATA_VERSION
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.stale_times import ScheduleRecomputer
 from scheduler.use_cases.release import Release
