@@ -88,7 +88,7 @@ def import_people(
     Started again after it was stopped, it creates each row once. Exit status 0: every row was accepted. 1: some were
     refused, or the API could not be reached. 2: wrong options, or a file that cannot be read. Then nothing was sent.
     """
-    from scheduler.terminal.text import terminal
+    from command_line.terminal import terminal
     from standalone.api_client import ApiClient
     from standalone.importing.rows import (
         Defaults,

@@ -9,10 +9,10 @@ from pydantic.alias_generators import to_camel
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from command_line.terminal import add_facts, as_json, from_now, utc
 from scheduler.domain.alarm import KeptAlarm, meaning_of
 from scheduler.domain.principal import MAX_NAME, AuditEntry, Key, KeyState
 from scheduler.rules.resources import shown
-from scheduler.terminal.text import add_facts, as_json, from_now, utc
 
 # --- The page of alarms, and its JSON
 

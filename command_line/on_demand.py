@@ -41,7 +41,7 @@ def _cancel_on_interrupt() -> None:
 
 def print_pages(*pages: "RenderableType") -> None:
     """Print pages for people to standard output."""
-    from scheduler.terminal.text import terminal
+    from command_line.terminal import terminal
 
     for page in pages:
         terminal().print(page)

@@ -45,8 +45,7 @@ def explain(
     The rules are those that the dialler uses. Deleted attempts are explained too.
     """
     from api_shim.schemas.interview import ExplanationView
-    from scheduler.terminal.explanation import explanation_page
-    from scheduler.terminal.text import system_line
+    from command_line.terminal import explanation_page, system_line
 
     with operator_session(computes=True) as session:
         explanation = _explanation(session, attempt_id)
@@ -57,7 +56,7 @@ def explain(
 
 
 def _explanation(session: "OperatorSession", attempt_or_interview: UUID) -> Explanation:
-    from scheduler.terminal.explanation import attempt_line
+    from command_line.terminal import attempt_line
 
     try:
         return session.explain.explanation_of(attempt_or_interview)
@@ -80,7 +79,7 @@ def status(as_json: AsJson = False) -> None:
     are not applied yet and of deleted companies that are not erased yet.
     """
     from command_line.status import Status, status_as_json, status_page
-    from scheduler.terminal.text import system_line
+    from command_line.terminal import system_line
 
     with operator_session(computes=True) as session:
         found = Status(

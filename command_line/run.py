@@ -92,6 +92,7 @@ def demo(
     compared with the carrier's ledger.
     """
     from command_line.installation import demo_home
+    from command_line.terminal import explanation_page
     from scheduler.process import raise_limit
     from standalone.demo import run as demo_run
     from standalone.system import Options, System
@@ -119,7 +120,7 @@ def demo(
             system, own, carrier=carrier, with_full_day=not once, sign_in_link=link, stopped=stopped
         )
         if not stopped() and (as_expected or not once):
-            demo_run.print_what_to_try(system.running, own, options.home, stays_up=not once)
+            demo_run.print_what_to_try(system.running, own, options.home, explanation_page, stays_up=not once)
         if not once and not stopped():
             print_running(system.running, own, system.mail_goes_to, duecall=demo_run.duecall_of(options.home))
             _run_until(stopped, system)

@@ -9,10 +9,10 @@ from uuid import UUID
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from command_line.terminal import add_facts, as_json, from_now, utc
 from scheduler.domain.company import Mails
 from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
-from scheduler.terminal.text import add_facts, as_json, from_now, utc
 from scheduler.timing.time_texts import span_text
 from scheduler.use_cases.operations.quarantine import Commands, OpenErasures
 from scheduler.use_cases.shared.status import Carrier, Waiting

@@ -4,19 +4,19 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from scheduler.assembly import context_of
 from scheduler.clock import clock, monotonic
 from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.explanation import Explanation
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings
-from scheduler.terminal.explanation import explanation_page
 from scheduler.use_cases.explain import Explain
 from standalone.demo.client import DemoCall, DemoClient
 from standalone.demo.sample_calls import CALLS, CARRIERS, RESUMES_AFTER, Then
@@ -130,8 +130,15 @@ def _print_result(console: Console, system: System, calls: list[DemoCall], viola
     return as_expected
 
 
-def print_what_to_try(running: Running, chosen: Settings, home: Path, *, stays_up: bool) -> None:
-    """Print the explanation of a waiting call.
+def print_what_to_try(
+    running: Running,
+    chosen: Settings,
+    home: Path,
+    page_of: Callable[[Explanation, datetime], RenderableType],
+    *,
+    stays_up: bool,
+) -> None:
+    """Print the explanation of a waiting call, as the page that `duecall explain` shows.
 
     While the demo stays up, also print commands to paste. Each names the demo's folder.
     """
@@ -145,7 +152,7 @@ def print_what_to_try(running: Running, chosen: Settings, home: Path, *, stays_u
         context = context_of(chosen, database)
         heading = f"$ {duecall} explain {attempt.id}" if stays_up else "A call that waited, by duecall explain:"
         console.print(f"\n{heading}", style="bold", soft_wrap=True)
-        console.print(explanation_page(Explain(context).explanation_of(attempt.id), context.now()))
+        console.print(page_of(Explain(context).explanation_of(attempt.id), context.now()))
     finally:
         database.close()
     if not stays_up:

@@ -18,6 +18,7 @@ import typer.main
 
 from api_shim.routes import health
 from command_line import main as cli
+from command_line.terminal import explanation_page
 from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
 from scheduler.domain.call import CalleeClock, CallProgress, TimezoneSource
 from scheduler.domain.command import Answer
@@ -1098,7 +1099,7 @@ def test_demo_that_ends_prints_no_commands_that_need_it(
 ) -> None:
     attempt = a_pending_attempt(tenant, due_at=NOON + timedelta(hours=1))
     settings.cache_clear()
-    print_what_to_try(_a_running_demo(tenant, postgres_url), settings(), folder, stays_up=False)
+    print_what_to_try(_a_running_demo(tenant, postgres_url), settings(), folder, explanation_page, stays_up=False)
     printed = capsys.readouterr().out
     assert f"Attempt {attempt.id}" in " ".join(printed.split())
     assert not [each for each in ("--home", "curl") if each in printed]
@@ -1118,7 +1119,7 @@ def test_commands_printed_by_the_demo_use_its_folder(
     _run_file(home, postgres_url)
     monkeypatch.setenv("DATABASE_URL", NO_DATABASE)
     settings.cache_clear()
-    print_what_to_try(_a_running_demo(tenant, postgres_url), settings(), home, stays_up=True)
+    print_what_to_try(_a_running_demo(tenant, postgres_url), settings(), home, explanation_page, stays_up=True)
     printed = [line.strip() for line in capsys.readouterr().out.splitlines()]
     typed = [line.partition("duecall ")[2] for line in printed if "duecall --home" in line]
     assert [line.split()[0] for line in typed] == ["--home"] * 5

@@ -13,13 +13,13 @@ import typer
 
 from command_line import main as cli
 from command_line.status import Status, status_page
+from command_line.terminal import system_line, terminal
 from scheduler.carriers import twilio_calls
 from scheduler.carriers.twilio_calls import CODES, Consequence
 from scheduler.domain.alarm import KINDS, MEANINGS, anchor_of, meaning_of
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.terminal.text import system_line, terminal
 from scheduler.use_cases.shared.status import Carrier, Waiting
 from tests.architecture.sources import PRODUCT
 from tests.docs.pages import DOCS, anchor, blocks, read, section
