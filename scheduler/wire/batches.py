@@ -73,8 +73,6 @@ class BatchForm(StrEnum):
 class BatchTooLarge(InvalidRequest):
     """The batch has too many items. Send several batches."""
 
-    code = "BATCH_TOO_LARGE"
-
 
 class BatchHeader(Strict):
     """The values beside the items of a batch: fields of its JSON, or query parameters of a batch in NDJSON."""

@@ -135,8 +135,6 @@ _REASONS = {
 class MalformedJson(InvalidRequest):
     """The body is not JSON."""
 
-    code = "MALFORMED_JSON"
-
 
 class BrokenText(Exception):
     """A part of a text shows that the whole text is not JSON."""
