@@ -5,6 +5,8 @@ import re
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 # --- Checks of secrets in settings. No message quotes a secret
@@ -79,6 +81,23 @@ def is_overheard(url: str) -> bool:
 def is_plain_http(url: SecretStr | str | None) -> bool:
     text = url.get_secret_value() if isinstance(url, SecretStr) else url
     return text is not None and urlsplit(text).scheme.lower() != "https"
+
+
+def check_private_url(url: str) -> None:
+    """Raise ValueError for a malformed URL, or one that is overheard."""
+    check_url(url, "web")
+    if is_overheard(url):
+        raise ValueError("must begin with https://; http:// is only allowed to this machine, in development")
+
+
+def check_database_url(url: str) -> None:
+    """Raise ValueError for a URL that PostgreSQL cannot read."""
+    check_url(url, "database")
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # The message of the error may quote the password.
+        raise ValueError(f"is not a valid URL; use the form {EXAMPLES['database']}{ENCODED}") from None
 
 
 def check_redis_url(url: str) -> None:

@@ -1,16 +1,14 @@
 """Settings: every environment variable, read once. Nothing else in the product reads the environment."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scheduler.carriers.twilio import trusted
@@ -22,8 +20,8 @@ from scheduler.setting_values import (
     DEVELOPMENT_FLOWER_AUTH,
     DEVELOPMENT_PEPPER,
     DEVELOPMENT_WEBHOOK_KEY,
-    ENCODED,
-    EXAMPLES,
+    check_database_url,
+    check_private_url,
     check_redis_url,
     check_url,
     check_webhook_secret,
@@ -56,6 +54,17 @@ _TIMES = {
     "max_call": "max_call_s",
 }
 """The setting of each time of the policy."""
+
+_CHECKS: Mapping[str, Callable[[str], object]] = {
+    **dict.fromkeys(("database_url", "database_worker_url", "database_operator_url"), check_database_url),
+    **dict.fromkeys(("database_owner_url", "database_listen_url"), check_database_url),
+    **dict.fromkeys(("redis_url", "flower_redis_url"), check_redis_url),
+    "smtp_url": SmtpServer.of,
+    "alert_webhook_url": check_private_url,
+    "alert_webhook_secret": check_webhook_secret,
+    "webhook_key": webhook_keys,
+}
+"""The check of each setting that may contain a secret. It raises ValueError, whose text quotes no secret."""
 
 
 class Settings(BaseSettings):
@@ -162,11 +171,9 @@ class Settings(BaseSettings):
     @classmethod
     def _is_an_issuer(cls, url: str | None) -> str | None:
         if url is not None:
-            check_url(url, "web")
+            check_private_url(url)
             if any(mark in url for mark in "?#@"):
                 raise ValueError("must not have a user, a query or a fragment")
-            if is_overheard(url):
-                raise ValueError("must begin with https://; http:// is only allowed to this machine, in development")
         return url
 
     @field_validator("console_oidc_scope")
@@ -194,37 +201,19 @@ class Settings(BaseSettings):
             )
         return self
 
+    @field_validator(*_CHECKS)
+    @classmethod
+    def _is_a_valid_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None:
+            _CHECKS[info.field_name or ""](value.get_secret_value())
+        return value
+
     @field_validator("ssl_cert_file")
     @classmethod
     def _holds_certificates(cls, file: Path | None) -> Path | None:
         # OpenSSL ignores a missing file silently.
         trusted(file)
         return file
-
-    @field_validator(
-        "database_url",
-        "database_worker_url",
-        "database_operator_url",
-        "database_owner_url",
-        "database_listen_url",
-    )
-    @classmethod
-    def _of_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None:
-            check_url(url.get_secret_value(), "database")
-            try:
-                conninfo_to_dict(url.get_secret_value())
-            except psycopg.ProgrammingError:
-                # The message of the error may quote the password.
-                raise ValueError(f"is not a valid URL; use the form {EXAMPLES['database']}{ENCODED}") from None
-        return url
-
-    @field_validator("redis_url", "flower_redis_url")
-    @classmethod
-    def _of_redis(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None:
-            check_redis_url(url.get_secret_value())
-        return url
 
     @model_validator(mode="after")
     def _safe_times(self) -> Self:
@@ -244,13 +233,6 @@ class Settings(BaseSettings):
             f" {shorter.upper()}={getattr(self, shorter):g}: {unsafe.why}. Set {longer.upper()} to {bound},"
             f" or reduce {shorter.upper()}."
         )
-
-    @field_validator("smtp_url")
-    @classmethod
-    def _is_a_mail_server(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None:
-            SmtpServer.of(url.get_secret_value())
-        return url
 
     @field_validator("mail_from")
     @classmethod
@@ -273,28 +255,6 @@ class Settings(BaseSettings):
         if not url.isascii() or not url.isprintable() or " " in url:
             raise ValueError("must be written in ASCII, without spaces")
         return url.rstrip("/")
-
-    @field_validator("alert_webhook_url")
-    @classmethod
-    def _is_a_receiver(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None:
-            check_url(url.get_secret_value(), "web")
-            if is_overheard(url.get_secret_value()):
-                raise ValueError("must begin with https://; http:// is only allowed to this machine, in development")
-        return url
-
-    @field_validator("alert_webhook_secret")
-    @classmethod
-    def _is_a_webhook_secret(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None:
-            check_webhook_secret(secret.get_secret_value())
-        return secret
-
-    @field_validator("webhook_key")
-    @classmethod
-    def _is_a_webhook_key(cls, key: SecretStr) -> SecretStr:
-        webhook_keys(key.get_secret_value())
-        return key
 
     @model_validator(mode="after")
     def _alarms_are_signed(self) -> Self:
