@@ -29,7 +29,7 @@ from scheduler.domain.delivery_history import SENT_AT_ONCE
 from scheduler.domain.principal import Principal
 from scheduler.domain.webhook import MOST_OF_A_KEY, EndpointTest
 from scheduler.wire.named_fields import refuse_any
-from scheduler.wire.webhooks import CreateWebhook, UpdateWebhook
+from scheduler.wire.webhooks import CreateWebhook, UpdateWebhook, contradictions
 
 _ALL = "/webhooks"
 _ONE = _ALL + "/{webhookId}"
@@ -102,7 +102,7 @@ async def create_webhook(
     sender: Writer, raw: request_input.RawBody, body: Annotated[CreateWebhook, Body(openapi_examples=WEBHOOKS)]
 ) -> Response:
     webhooks = sender.use_cases.webhooks
-    refuse_any(body.contradictions(https_only=webhooks.https_only))
+    refuse_any(contradictions(body, https_only=webhooks.https_only))
     return await sender.write(
         CommandKind.CREATE_WEBHOOK, webhooks.create, webhooks.comparable(raw), body.to_new_endpoint()
     )
@@ -138,7 +138,7 @@ async def update_webhook(
     body: Annotated[UpdateWebhook, Body(openapi_examples=WEBHOOK_CHANGES)],
 ) -> Response:
     webhooks = sender.use_cases.webhooks
-    refuse_any(body.contradictions(https_only=webhooks.https_only))
+    refuse_any(contradictions(body, https_only=webhooks.https_only))
     return await sender.write(
         CommandKind.UPDATE_WEBHOOK, webhooks.change, webhooks.comparable(raw), webhook_id, body.to_changes()
     )

@@ -1,6 +1,7 @@
 """Webhooks as clients send them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -10,9 +11,8 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 from scheduler.domain.resource import Changes
 from scheduler.domain.webhook import EventType, NewEndpoint
 from scheduler.rules import webhook_urls
-from scheduler.rules.resources import is_printable
 from scheduler.rules.webhook_urls import LONGEST_NAME, LONGEST_VALUE, MOST, name_fault, repeated, value_fault
-from scheduler.wire.field_types import Strict, left_out, named
+from scheduler.wire.field_types import Strict, left_out, named, printable
 from scheduler.wire.named_fields import OURS, FieldError
 
 EVENT_TYPES = tuple(each.value for each in EventType)
@@ -21,26 +21,16 @@ _NOT_TEXT: Literal["string_type"] = "string_type"
 _LONGEST_DESCRIPTION = 1000
 
 
-def _refuse(fault: tuple[str, str] | None) -> None:
-    if fault is not None:
-        code, message = fault
-        raise PydanticCustomError(OURS + code.lower(), message)
+def _without(find: Callable[[str], tuple[str, str] | None]) -> AfterValidator:
+    """Refuse a text in which `find` finds an error."""
 
+    def check(text: str) -> str:
+        if fault := find(text):
+            code, message = fault
+            raise PydanticCustomError(OURS + code.lower(), message)
+        return text
 
-def _url(url: str) -> str:
-    # Whether http is allowed depends on the settings, see `url_errors`.
-    _refuse(webhook_urls.fault(url, https_only=False))
-    return url
-
-
-def _header_name(name: str) -> str:
-    _refuse(name_fault(name))
-    return name
-
-
-def _header_value(value: str) -> str:
-    _refuse(value_fault(value))
-    return value
+    return AfterValidator(check)
 
 
 def _event_type(name: object) -> object:
@@ -53,15 +43,10 @@ def _event_type(name: object) -> object:
     return EventType(name)
 
 
-def _visible(text: str) -> str:
-    if not is_printable(text):
-        raise PydanticCustomError(OURS + "not_printable", "Remove invisible characters, such as line breaks.")
-    return text
-
-
 Url = Annotated[
     str,
-    AfterValidator(_url),
+    # Whether http is allowed depends on the settings, see `contradictions`.
+    _without(partial(webhook_urls.fault, https_only=False)),
     Field(
         description="The address that deliveries are posted to. In production it begins with `https://`. The port is"
         f" {webhook_urls.HTTPS_PORT}, or {webhook_urls.LOWEST_PORT} or higher, and the host leads to a public address."
@@ -73,12 +58,12 @@ Url = Annotated[
 EventName = Annotated[EventType, BeforeValidator(_event_type)]
 """In the document it is the `EventType` of events, so that generated clients have one."""
 WebhookName = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST_NAME), AfterValidator(_visible)
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST_NAME), AfterValidator(printable)
 ]
 Description = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST_DESCRIPTION),
-    AfterValidator(_visible),
+    AfterValidator(printable),
 ]
 EventTypes = Annotated[
     list[EventName],
@@ -97,7 +82,7 @@ class Header(Strict):
 
     name: Annotated[
         str,
-        AfterValidator(_header_name),
+        _without(name_fault),
         Field(
             description=f"1 to {LONGEST_NAME} letters, digits and hyphens. Headers that Duecall or HTTP"
             " itself sets are rejected: `Host`, `Content-*`, `webhook-*`, `Proxy-*` and those of the connection.",
@@ -106,7 +91,7 @@ class Header(Strict):
     ]
     value: Annotated[
         str,
-        AfterValidator(_header_value),
+        _without(value_fault),
         Field(
             repr=False,
             description=f"1 to {LONGEST_VALUE:,} visible ASCII characters, without spaces at its ends.",
@@ -153,10 +138,6 @@ class CreateWebhook(Strict):
     max_retries: Ignored = None
     timeout_ms: Ignored = None
 
-    def contradictions(self, *, https_only: bool) -> Iterator[FieldError]:
-        """Yield the errors that depend on other fields or on the settings."""
-        yield from _errors(self.url, self.headers, self.events, https_only=https_only)
-
     def to_new_endpoint(self) -> NewEndpoint:
         return NewEndpoint(
             url=self.url,
@@ -185,10 +166,6 @@ class UpdateWebhook(Strict):
     max_retries: Ignored = None
     timeout_ms: Ignored = None
 
-    def contradictions(self, *, https_only: bool) -> Iterator[FieldError]:
-        """Yield the errors that depend on other fields or on the settings."""
-        yield from _errors(self.url, self.headers, self.events, https_only=https_only)
-
     def to_changes(self) -> Changes:
         """Collect the new values by the fields of `NewEndpoint`."""
         changes = dict(named(self, "url", "events", "name", "description", "headers", "is_active"))
@@ -203,16 +180,15 @@ def _values(headers: list[Header]) -> dict[str, str]:
     return {header.name: header.value for header in headers}
 
 
-def _errors(
-    url: str | None, headers: list[Header] | None, events: list[EventType] | None, *, https_only: bool
-) -> Iterator[FieldError]:
-    if url is not None:
-        fault = webhook_urls.fault(url, https_only=https_only)
-        if fault := fault or webhook_urls.address_fault(url, allow_loopback=not https_only):
+def contradictions(body: CreateWebhook | UpdateWebhook, *, https_only: bool) -> Iterator[FieldError]:
+    """Yield the errors that depend on other fields or on the settings. Fields that were left out are None."""
+    if body.url:
+        fault = webhook_urls.fault(body.url, https_only=https_only)
+        if fault := fault or webhook_urls.address_fault(body.url, allow_loopback=not https_only):
             yield FieldError(field="url", code=fault[0], message=fault[1])
-    for place in repeated(header.name for header in headers or []):
+    for place in repeated(header.name for header in body.headers or []):
         message = "This header occurs twice; remove one of them. The case of letters makes no difference."
         yield FieldError(field=f"headers.{place}.name", code="REPEATED_HEADER", message=message)
-    for place, event in enumerate(events or []):
-        if event in (events or [])[:place]:
+    for place, event in enumerate(body.events or []):
+        if event in body.events[:place]:
             yield FieldError(field=f"events.{place}", code="REPEATED_EVENT", message="Remove the repeated event.")
