@@ -40,7 +40,6 @@ from scheduler.domain.call import AnsweredBy, CallProgress
 from scheduler.domain.command import Command, Refusal
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import Interview, InterviewStatus
-from scheduler.domain.refusals import CommandDropped
 from scheduler.domain.webhook import SHORT_DEFERRAL, DisabledCause, EventType, MovedBy, NewEvent, OwnersEvent
 
 NOT_REPORTED: Mapping[type[Event], str] = {
@@ -121,19 +120,24 @@ def of_interview(
 def of_command(command: Command, interview_id: UUID | None, refusal: Refusal | None, now: datetime) -> NewEvent:
     """Build the partner event of a command that was applied or refused. `refusal` is reported by its code only."""
     assert command.company_id is not None
-    return _of_command(command.id, command.company_id, interview_id, None if refusal is None else refusal.code, now)
+    return of_result(command.id, command.company_id, interview_id, None if refusal is None else refusal.code, now)
 
 
-def of_refused_command(
-    command_id: UUID, company_id: UUID, interview_id: UUID | None, refused_with: str, now: datetime
+def of_result(
+    command_id: UUID, company_id: UUID, interview_id: UUID | None, refused_with: str | None, now: datetime
 ) -> NewEvent:
-    """Build the partner event of a command that was refused while a request waited, which did not return it."""
-    return _of_command(command_id, company_id, interview_id, refused_with, now)
+    """Build the partner event of a command that was applied, or refused with this code.
 
-
-def of_dropped_command(command_id: UUID, company_id: UUID, interview_id: UUID | None, now: datetime) -> NewEvent:
-    """Build the partner event of a command that was dropped from the quarantine. Its client gets the same code."""
-    return _of_command(command_id, company_id, interview_id, CommandDropped.code, now)
+    Of one that was dropped from the quarantine, it is the code that its client gets.
+    """
+    data = {"commandId": str(command_id), "status": "APPLIED" if refused_with is None else "REFUSED"}
+    return NewEvent(
+        type=EventType.COMMAND_APPLIED,
+        company_id=company_id,
+        interview_id=interview_id,
+        occurred_at=now,
+        data=data if refused_with is None else {**data, "reasonCode": refused_with},
+    )
 
 
 def of_pause(company_id: UUID, cause: Rule, now: datetime) -> NewEvent:
@@ -151,19 +155,6 @@ def of_resumption(company_id: UUID, cause: Rule, now: datetime) -> NewEvent:
 def of_deletion(company_id: UUID, now: datetime) -> NewEvent:
     """Build the partner event of a deleted company."""
     return NewEvent(type=EventType.COMPANY_DELETED, company_id=company_id, occurred_at=now, data={})
-
-
-def _of_command(
-    command_id: UUID, company_id: UUID, interview_id: UUID | None, refused_with: str | None, now: datetime
-) -> NewEvent:
-    data = {"commandId": str(command_id), "status": "APPLIED" if refused_with is None else "REFUSED"}
-    return NewEvent(
-        type=EventType.COMMAND_APPLIED,
-        company_id=company_id,
-        interview_id=interview_id,
-        occurred_at=now,
-        data=data if refused_with is None else {**data, "reasonCode": refused_with},
-    )
 
 
 def of_finished_batch(batch: Batch, now: datetime) -> NewEvent:

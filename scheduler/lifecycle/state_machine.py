@@ -343,19 +343,3 @@ def is_to_decide(attempt: Attempt) -> bool:
 def is_busy(attempt: Attempt) -> bool:
     """Return whether the attempt holds its line, because the phone may be ringing."""
     return attempt.state is _IN_PROGRESS or has_live_leg(attempt)
-
-
-__all__ = [
-    "ARROWS",
-    "CALL_ENDS",
-    "ENDS",
-    "Arrow",
-    "NoSuchArrow",
-    "arrow_of",
-    "changes",
-    "evolve",
-    "has_live_leg",
-    "is_busy",
-    "is_over",
-    "is_to_decide",
-]

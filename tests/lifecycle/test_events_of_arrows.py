@@ -135,8 +135,7 @@ RAISED_BY: dict[str, tuple[NewEvent | OwnersEvent, ...]] = {
         for event in partner_events.of_interview(INTERVIEW, replace(INTERVIEW, status=status), NOON)
     ),
     "of_command": (partner_events.of_command(COMMAND, ID, None, NOON),),
-    "of_refused_command": (partner_events.of_refused_command(ID, ID, None, "A_CODE", NOON),),
-    "of_dropped_command": (partner_events.of_dropped_command(ID, ID, None, NOON),),
+    "of_result": (partner_events.of_result(ID, ID, None, "A_CODE", NOON),),
     "of_finished_batch": (partner_events.of_finished_batch(BATCH, NOON),),
     "of_pause": (partner_events.of_pause(ID, Rule.COMPANY_PAUSED, NOON),),
     "of_resumption": (partner_events.of_resumption(ID, Rule.COMPANY_PAUSED, NOON),),

@@ -11,7 +11,7 @@ from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Event, HangUpCause, HangUpWanted, Reason
 from scheduler.domain.batch import BatchState
 from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.refusals import NotFound
+from scheduler.domain.refusals import CommandDropped, NotFound
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.state_machine import is_busy
@@ -230,7 +230,7 @@ def _drop_forgotten(stores: Stores, now: datetime, limit: int) -> int:
     stores.inbox.drop(list(forgotten), now)
     with stores.connection.gathering():
         stores.events.note(
-            partner_events.of_dropped_command(command_id, company_id, None, now)
+            partner_events.of_result(command_id, company_id, None, CommandDropped.code, now)
             for command_id, company_id in forgotten.items()
             if company_id is not None
         )

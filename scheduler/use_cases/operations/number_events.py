@@ -46,7 +46,7 @@ class NumberEvents:
         with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             stores.events.note(
-                partner_events.of_refused_command(each.id, each.company_id, each.interview_id, each.code, now)
+                partner_events.of_result(each.id, each.company_id, each.interview_id, each.code, now)
                 for each in stores.inbox.take_owed(now, AT_MOST_A_TRANSACTION)
             )
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from scheduler.clock import Now
 from scheduler.domain.command import OF_OPERATORS
 from scheduler.domain.principal import SYSTEM, Act, TargetKind, Verb
-from scheduler.domain.refusals import NotFound
+from scheduler.domain.refusals import CommandDropped, NotFound
 from scheduler.lifecycle import partner_events
 from scheduler.persistence.database import Database
 from scheduler.persistence.quarantine import Quarantined, QuarantineKind, QuarantinePlace
@@ -159,7 +159,9 @@ class Quarantine:
                 stores.inbox.drop([found.id], now)
                 # An operator's command is the operator's own affair, and its effects are reported.
                 if found.company_id is not None and found.command not in OF_OPERATORS:
-                    dropped = partner_events.of_dropped_command(found.id, found.company_id, found.interview_id, now)
+                    dropped = partner_events.of_result(
+                        found.id, found.company_id, found.interview_id, CommandDropped.code, now
+                    )
                     stores.events.note([dropped])
                 return Dropped(kind=found.kind)
             stores.carrier_events.heard([found.id], now)
