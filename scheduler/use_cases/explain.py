@@ -15,8 +15,6 @@ from scheduler.domain.principal import MAX_NAME, Principal, seen_by_companies
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.resource import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.lifecycle import blocks, scheduling, settling
-from scheduler.lifecycle.blocks import Load
-from scheduler.lifecycle.scheduling import Callee
 from scheduler.persistence.last_looks import LastLookRow
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resources import shown
@@ -140,7 +138,7 @@ class Explain:
         if attempt.state is AttemptState.PENDING:
             row = row or self.look(stores, attempt.id)
             situation = situation_from(row, self._hasher)
-            load = Load(
+            load = blocks.Load(
                 company_calls=stores.attempt_counts.calls_of_company(attempt.company_id),
                 company_limit=row.settings.limits.concurrent_calls,
                 account_calls=account_calls,
@@ -192,7 +190,7 @@ class Explain:
             callee = callee_of(candidate, company)
         else:
             number = question.phone_number
-            callee = Callee(
+            callee = scheduling.Callee(
                 number=None if number is None else callee_zones.read_number(number),
                 timezone=None,
                 consent_until=(now + _FAR).date(),
