@@ -4,28 +4,9 @@ import contextlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from scheduler.domain import attempt as events
 from scheduler.domain import command as commands
-from scheduler.domain.attempt import (
-    AnswerLost,
-    Attempt,
-    AttemptState,
-    Cancelled,
-    ConsentEnded,
-    Deferred,
-    Ended,
-    Event,
-    Expired,
-    HangUpCause,
-    HangUpWanted,
-    LegSeen,
-    NeverDialled,
-    NotPlaced,
-    Phase,
-    Placed,
-    Progressed,
-    Proven,
-    Reason,
-)
+from scheduler.domain.attempt import Attempt, AttemptState, Event, HangUpCause, Phase, Reason
 from scheduler.domain.call import (
     Accepted,
     AnsweredBy,
@@ -44,12 +25,7 @@ from scheduler.domain.refusals import CallAttemptInProgress, TimezoneUnknown
 from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.blocks import Situation, blocks
 from scheduler.lifecycle.breaker import BACK_OFF, not_placed_delay
-from scheduler.lifecycle.policy import (
-    DEFERRED_DELAY,
-    MAX_CLOCK_SKEW,
-    POLL_AFTER_RING,
-    Policy,
-)
+from scheduler.lifecycle.policy import DEFERRED_DELAY, MAX_CLOCK_SKEW, POLL_AFTER_RING, Policy
 
 _NO_OPENING_DELAY = timedelta(days=1)
 
@@ -112,7 +88,7 @@ def on_last_look(
         return NotMine()
     soon = now + DEFERRED_DELAY
     if abs(situation.database_skew) > MAX_CLOCK_SKEW:  # guard: look_clock
-        return (Deferred(due_at=soon, cause="CLOCK_SKEW"),)
+        return (events.Deferred(due_at=soon, cause="CLOCK_SKEW"),)
     blocking = blocks(situation, now, policy)
     if not blocking:
         return GoAhead(leave_by=_leave_by(situation, attempt.lease_until, now, policy))
@@ -137,23 +113,25 @@ def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
     cause = block.rule.value
     match block.rule:
         case Rule.EXPIRED:
-            return (Deferred(due_at=soon, cause=cause), Expired())
+            return (events.Deferred(due_at=soon, cause=cause), events.Expired())
         case Rule.CONSENT_EXPIRED:
-            return (Deferred(due_at=soon, cause=cause), ConsentEnded())
+            return (events.Deferred(due_at=soon, cause=cause), events.ConsentEnded())
         case Rule.NOT_DUE | Rule.WINDOW_CLOSED if block.until is not None:
             # A requested time is kept exactly. An opening is at least `soon`, so that rounding cannot make it now.
             return (
-                Deferred(due_at=block.until if block.rule is Rule.NOT_DUE else max(block.until, soon), cause=cause),
+                events.Deferred(
+                    due_at=block.until if block.rule is Rule.NOT_DUE else max(block.until, soon), cause=cause
+                ),
             )
         case (
             Rule.CARRIER_DOWN | Rule.CARRIER_REFUSES_COUNTRY | Rule.CARRIER_REFUSES_CALLER | Rule.CARRIER_FAILS_CALLER
         ) if block.until is not None:
             # The wait for the carrier has this maximum: a later end was written by a wrong clock.
-            return (Deferred(due_at=min(max(block.until, soon), now + BACK_OFF[-1]), cause=cause),)
+            return (events.Deferred(due_at=min(max(block.until, soon), now + BACK_OFF[-1]), cause=cause),)
         case Rule.WINDOW_CLOSED | Rule.TIMEZONE_UNKNOWN | Rule.NUMBER_MISSING | Rule.NUMBER_NOT_ALLOWED:
-            return (Deferred(due_at=now + _NO_OPENING_DELAY, cause=cause),)  # held, never placed
+            return (events.Deferred(due_at=now + _NO_OPENING_DELAY, cause=cause),)  # held, never placed
         case _:
-            return (Deferred(due_at=soon, cause=cause),)
+            return (events.Deferred(due_at=soon, cause=cause),)
 
 
 def on_answer(
@@ -168,18 +146,18 @@ def on_answer(
             look_at = now + answer.queue_time + policy.ring_timeout + POLL_AFTER_RING
             if answer.queue_time:
                 look_at = poll_of_queued(attempt, callee, look_at, now, policy)
-            placed = Placed(call_sid=answer.call_sid, look_at=look_at)
+            placed = events.Placed(call_sid=answer.call_sid, look_at=look_at)
             if answer.queue_time and _may_not_ring(attempt, callee, now + answer.queue_time, policy):
-                return (placed, HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING))
+                return (placed, events.HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING))
             return (placed,)
         case NeverTaken():
-            return (NotPlaced(due_at=now + not_placed_delay(attempt.not_placed), cause=answer.cause),)
+            return (events.NotPlaced(due_at=now + not_placed_delay(attempt.not_placed), cause=answer.cause),)
         case Withheld():
-            return (Deferred(due_at=now + DEFERRED_DELAY, cause=answer.cause),)
+            return (events.Deferred(due_at=now + DEFERRED_DELAY, cause=answer.cause),)
         case NumberRefused():
-            return (Ended(reason=Reason.INVALID_NUMBER, ended_at=now),)
+            return (events.Ended(reason=Reason.INVALID_NUMBER, ended_at=now),)
         case AnswerUnknown():
-            return (AnswerLost(look_at=now, cause=answer.cause),)
+            return (events.AnswerLost(look_at=now, cause=answer.cause),)
     raise TypeError(f"no rule for {type(answer).__name__}")
 
 
@@ -295,17 +273,17 @@ def on_news(
 def _on_news_of_a_call_in_progress(
     attempt: Attempt, news: CallNews, callee: scheduling.Callee | None, now: datetime, policy: Policy
 ) -> tuple[Event, ...]:
-    events: list[Event] = []
+    found: list[Event] = []
     if attempt.phase is not Phase.PLACED:
         look_at = now + policy.ring_timeout + POLL_AFTER_RING
         if news.status is CallStatus.QUEUED:
             look_at = poll_of_queued(attempt, callee, look_at, now, policy)
-        events.append(Placed(call_sid=news.call_sid, look_at=look_at))
+        found.append(events.Placed(call_sid=news.call_sid, look_at=look_at))
     answered_by = news.answered_by or attempt.answered_by
     if news.rank is CallProgress.OVER:
         known = replace(news, answered_by=answered_by)
-        events.append(
-            Ended(
+        found.append(
+            events.Ended(
                 reason=reason_of(known),
                 ended_at=now,
                 answered_by=answered_by,
@@ -314,16 +292,16 @@ def _on_news_of_a_call_in_progress(
             )
         )
     else:
-        events += _progress(attempt, news)
+        found += _progress(attempt, news)
     if news.status is CallStatus.QUEUED and attempt.hang_up is None and _may_not_ring(attempt, callee, now, policy):
-        events.append(HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING))
-    return tuple(events)
+        found.append(events.HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING))
+    return tuple(found)
 
 
 def _progress(attempt: Attempt, news: CallNews) -> tuple[Event, ...]:
     if news.rank <= attempt.heard_rank:  # guard: rank
         return ()
-    return (Progressed(rank=news.rank, answered_by=news.answered_by),)
+    return (events.Progressed(rank=news.rank, answered_by=news.answered_by),)
 
 
 def _unanswered(news: CallNews) -> str | None:
@@ -349,9 +327,9 @@ def _on_our_cancel(
 ) -> tuple[Event, ...] | AskTheCarrier:
     """Decide on a call that we removed from the carrier's queue. It uses up no retry only if it was never dialled."""
     if attempt.hang_up is HangUpCause.COMPANY_DELETED:
-        return (Cancelled(reason=Reason.COMPANY_DELETED),)
+        return (events.Cancelled(reason=Reason.COMPANY_DELETED),)
     if attempt.heard_rank >= CallProgress.DIALLED or news.started is True:
-        return (Ended(reason=Reason.CANCELLED_AT_CARRIER, ended_at=now),)
+        return (events.Ended(reason=Reason.CANCELLED_AT_CARRIER, ended_at=now),)
     if news.started is None:
         return AskTheCarrier()
     due_at = now + _NO_OPENING_DELAY
@@ -361,8 +339,8 @@ def _on_our_cancel(
             due_at = scheduling.opening_after_this_one(attempt, callee, now, policy) or due_at
             clocks = scheduling.deciding_clocks(attempt, callee, due_at)
             if scheduling.consent_is_over_on_any(clocks, callee.consent_until, due_at):
-                return (NeverDialled(due_at=due_at, call_sid=news.call_sid), ConsentEnded())
-    return (NeverDialled(due_at=due_at, call_sid=news.call_sid),)
+                return (events.NeverDialled(due_at=due_at, call_sid=news.call_sid), events.ConsentEnded())
+    return (events.NeverDialled(due_at=due_at, call_sid=news.call_sid),)
 
 
 def is_old_news(closed_sid: str | None, news: CallNews) -> bool:
@@ -377,10 +355,10 @@ def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy)
         if attempt.call_sid is not None and news.rank <= attempt.heard_rank:
             return ()
         look_at = now + policy.ring_timeout + POLL_AFTER_RING
-        return (LegSeen(call_sid=news.call_sid, rank=news.rank, look_at=look_at, answered_by=news.answered_by),)
+        return (events.LegSeen(call_sid=news.call_sid, rank=news.rank, look_at=look_at, answered_by=news.answered_by),)
     answered_by = news.answered_by or attempt.answered_by
     return (
-        Proven(
+        events.Proven(
             reason=reason_of(replace(news, answered_by=answered_by)),
             call_sid=news.call_sid,
             ended_at=now,

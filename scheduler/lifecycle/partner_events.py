@@ -7,34 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
-from scheduler.domain.attempt import (
-    AnswerLost,
-    Attempt,
-    AttemptState,
-    Cancelled,
-    Claimed,
-    ConsentEnded,
-    Created,
-    CreatedAsTest,
-    Decided,
-    Deferred,
-    Deleted,
-    Ended,
-    Event,
-    Expired,
-    ExpiryMoved,
-    HangUpWanted,
-    LegSeen,
-    MovedBySettings,
-    NeverDialled,
-    NotPlaced,
-    Phase,
-    Placed,
-    Progressed,
-    ProofMissing,
-    Proven,
-    Rescheduled,
-)
+from scheduler.domain import attempt as events
+from scheduler.domain.attempt import Attempt, AttemptState, Event, Phase
 from scheduler.domain.batch import Batch
 from scheduler.domain.call import AnsweredBy, CallProgress
 from scheduler.domain.command import Command, Refusal
@@ -43,23 +17,23 @@ from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.webhook import SHORT_DEFERRAL, DisabledCause, EventType, MovedBy, NewEvent, OwnersEvent
 
 NOT_REPORTED: Mapping[type[Event], str] = {
-    Claimed: "the call may still be put off; the start is reported once the carrier has the call, or may have it",
-    ExpiryMoved: "a client did it, and the call keeps its time",
-    HangUpWanted: "the end of the call is reported",
-    LegSeen: "the end of the call is reported as proof",
-    Deleted: "a client removed an attempt that has ended",
+    events.Claimed: "the call may still be put off; its start is reported once the carrier has it, or may have it",
+    events.ExpiryMoved: "a client did it, and the call keeps its time",
+    events.HangUpWanted: "the end of the call is reported",
+    events.LegSeen: "the end of the call is reported as proof",
+    events.Deleted: "a client removed an attempt that has ended",
 }
 """Events of attempts that no partner event reports, with the reason."""
 
 _PLAIN: Mapping[type[Event], EventType] = {
-    Created: EventType.ATTEMPT_SCHEDULED,
-    CreatedAsTest: EventType.ATTEMPT_ENDED,
-    Ended: EventType.ATTEMPT_ENDED,
-    Proven: EventType.ATTEMPT_PROVEN,
-    Cancelled: EventType.ATTEMPT_CANCELLED,
-    Expired: EventType.ATTEMPT_EXPIRED,
-    ConsentEnded: EventType.ATTEMPT_EXPIRED,
-    Decided: EventType.ATTEMPT_DECIDED,
+    events.Created: EventType.ATTEMPT_SCHEDULED,
+    events.CreatedAsTest: EventType.ATTEMPT_ENDED,
+    events.Ended: EventType.ATTEMPT_ENDED,
+    events.Proven: EventType.ATTEMPT_PROVEN,
+    events.Cancelled: EventType.ATTEMPT_CANCELLED,
+    events.Expired: EventType.ATTEMPT_EXPIRED,
+    events.ConsentEnded: EventType.ATTEMPT_EXPIRED,
+    events.Decided: EventType.ATTEMPT_DECIDED,
 }
 """Events of attempts that are always reported, by the same type."""
 
@@ -82,21 +56,21 @@ def of_attempt(
         return (_of(after, EventType.ATTEMPT_RETRY_SCHEDULED, about=retry_of, nextAttemptId=str(after.id)),)
     plain = _PLAIN.get(type(event))
     if plain is not None:
-        return (_of(after, plain, decision=event.decision.value if isinstance(event, Decided) else None),)
+        return (_of(after, plain, decision=event.decision.value if isinstance(event, events.Decided) else None),)
     assert before is not None, "only a creation has no attempt before it"
     match event:
-        case Placed() | AnswerLost():
+        case events.Placed() | events.AnswerLost():
             return _started(before, after)
-        case Progressed():
+        case events.Progressed():
             return _answered(before, after)
-        case Rescheduled():
+        case events.Rescheduled():
             return (_moved(after, MovedBy.REQUEST),)
-        case MovedBySettings():
+        case events.MovedBySettings():
             return (_moved(after, MovedBy.SETTINGS),) if after.due_at != before.due_at else ()
-        case Deferred() | NotPlaced() | NeverDialled():
+        case events.Deferred() | events.NotPlaced() | events.NeverDialled():
             is_long = after.due_at != before.due_at and after.due_at - after.updated_at >= SHORT_DEFERRAL
             return (_moved(after, MovedBy.DEFERRAL),) if is_long else ()
-        case ProofMissing():
+        case events.ProofMissing():
             # A call that was found late and disappeared again leaves the outcome unknown, as it was reported.
             return (_of(after, EventType.ATTEMPT_UNKNOWN),) if before.state is not after.state else ()
     assert type(event) in NOT_REPORTED, f"no partner event is known for {event.name}"

@@ -4,35 +4,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from scheduler.domain.attempt import (
-    AnswerLost,
-    Attempt,
-    AttemptState,
-    Cancelled,
-    Claimed,
-    ConsentEnded,
-    Created,
-    CreatedAsTest,
-    Decided,
-    Deferred,
-    Deleted,
-    Ended,
-    Event,
-    Expired,
-    ExpiryMoved,
-    HangUpWanted,
-    LegSeen,
-    MovedBySettings,
-    NeverDialled,
-    NotPlaced,
-    Phase,
-    Placed,
-    Progressed,
-    ProofMissing,
-    Proven,
-    Reason,
-    Rescheduled,
-)
+from scheduler.domain import attempt as events
+from scheduler.domain.attempt import Attempt, AttemptState, Event, Phase, Reason
 from scheduler.domain.call import CallProgress, ScheduleWarning
 
 _PENDING, _IN_PROGRESS = AttemptState.PENDING, AttemptState.IN_PROGRESS
@@ -87,31 +60,31 @@ def _arrow(
 
 
 ARROWS: tuple[Arrow, ...] = (
-    _arrow(Created, None, _PENDING),
-    _arrow(CreatedAsTest, None, _COMPLETED, Reason.TEST),
-    _arrow(Claimed, _PENDING, _IN_PROGRESS),
-    _arrow(Deferred, _IN_PROGRESS, _PENDING),
-    _arrow(NotPlaced, _IN_PROGRESS, _PENDING),
-    _arrow(Placed, _IN_PROGRESS, _IN_PROGRESS),
-    _arrow(AnswerLost, _IN_PROGRESS, _IN_PROGRESS),
-    _arrow(Progressed, _IN_PROGRESS, _IN_PROGRESS),
-    *(_arrow(Ended, _IN_PROGRESS, target, reason) for reason, target in CALL_ENDS.items()),
-    _arrow(ProofMissing, _IN_PROGRESS, _FAILED, Reason.OUTCOME_UNKNOWN),
-    *(_arrow(Proven, _FAILED, target, reason) for reason, target in CALL_ENDS.items()),
-    _arrow(Expired, _PENDING, _FAILED, Reason.EXPIRED),
-    _arrow(ConsentEnded, _PENDING, _FAILED, Reason.CONSENT_EXPIRED),
-    *(_arrow(Cancelled, _PENDING, _CANCELLED, reason) for reason in _CANCELLATIONS),
-    _arrow(Cancelled, _IN_PROGRESS, _CANCELLED, Reason.COMPANY_DELETED),
-    _arrow(Rescheduled, _PENDING, _PENDING),
-    _arrow(MovedBySettings, _PENDING, _PENDING),
-    _arrow(ExpiryMoved, _PENDING, _PENDING),
-    _arrow(HangUpWanted, _IN_PROGRESS, _IN_PROGRESS),
-    _arrow(HangUpWanted, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
-    _arrow(NeverDialled, _IN_PROGRESS, _PENDING),
-    _arrow(LegSeen, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
-    _arrow(ProofMissing, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
-    _arrow(Decided, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
-    *(_arrow(Deleted, state, state, reason) for reason, state in ENDS.items()),
+    _arrow(events.Created, None, _PENDING),
+    _arrow(events.CreatedAsTest, None, _COMPLETED, Reason.TEST),
+    _arrow(events.Claimed, _PENDING, _IN_PROGRESS),
+    _arrow(events.Deferred, _IN_PROGRESS, _PENDING),
+    _arrow(events.NotPlaced, _IN_PROGRESS, _PENDING),
+    _arrow(events.Placed, _IN_PROGRESS, _IN_PROGRESS),
+    _arrow(events.AnswerLost, _IN_PROGRESS, _IN_PROGRESS),
+    _arrow(events.Progressed, _IN_PROGRESS, _IN_PROGRESS),
+    *(_arrow(events.Ended, _IN_PROGRESS, target, reason) for reason, target in CALL_ENDS.items()),
+    _arrow(events.ProofMissing, _IN_PROGRESS, _FAILED, Reason.OUTCOME_UNKNOWN),
+    *(_arrow(events.Proven, _FAILED, target, reason) for reason, target in CALL_ENDS.items()),
+    _arrow(events.Expired, _PENDING, _FAILED, Reason.EXPIRED),
+    _arrow(events.ConsentEnded, _PENDING, _FAILED, Reason.CONSENT_EXPIRED),
+    *(_arrow(events.Cancelled, _PENDING, _CANCELLED, reason) for reason in _CANCELLATIONS),
+    _arrow(events.Cancelled, _IN_PROGRESS, _CANCELLED, Reason.COMPANY_DELETED),
+    _arrow(events.Rescheduled, _PENDING, _PENDING),
+    _arrow(events.MovedBySettings, _PENDING, _PENDING),
+    _arrow(events.ExpiryMoved, _PENDING, _PENDING),
+    _arrow(events.HangUpWanted, _IN_PROGRESS, _IN_PROGRESS),
+    _arrow(events.HangUpWanted, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
+    _arrow(events.NeverDialled, _IN_PROGRESS, _PENDING),
+    _arrow(events.LegSeen, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
+    _arrow(events.ProofMissing, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
+    _arrow(events.Decided, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
+    *(_arrow(events.Deleted, state, state, reason) for reason, state in ENDS.items()),
 )
 """Every arrow. The database has the same table, and each row of the history refers to it."""
 
@@ -143,12 +116,12 @@ def arrow_of(attempt: Attempt | None, event: Event) -> Arrow:
 
 def _may_come_late(attempt: Attempt, event: Event) -> bool:
     match event:
-        case Proven() | LegSeen() | ProofMissing():
+        case events.Proven() | events.LegSeen() | events.ProofMissing():
             return attempt.reason is Reason.OUTCOME_UNKNOWN
-        case Decided():
+        case events.Decided():
             # While a call is live, its end will decide.
             return is_to_decide(attempt) and not has_live_leg(attempt)
-        case HangUpWanted():
+        case events.HangUpWanted():
             return has_live_leg(attempt)
         case _:
             return True
@@ -156,17 +129,17 @@ def _may_come_late(attempt: Attempt, event: Event) -> bool:
 
 def _reason_after(attempt: Attempt | None, event: Event) -> Reason | None:
     match event:
-        case Deleted() | HangUpWanted():
+        case events.Deleted() | events.HangUpWanted():
             return attempt.reason if attempt else None
-        case Ended() | Proven() | Cancelled():
+        case events.Ended() | events.Proven() | events.Cancelled():
             return event.reason
-        case CreatedAsTest():
+        case events.CreatedAsTest():
             return Reason.TEST
-        case ProofMissing() | LegSeen() | Decided():
+        case events.ProofMissing() | events.LegSeen() | events.Decided():
             return Reason.OUTCOME_UNKNOWN
-        case Expired():
+        case events.Expired():
             return Reason.EXPIRED
-        case ConsentEnded():
+        case events.ConsentEnded():
             return Reason.CONSENT_EXPIRED
         case _:
             return None
@@ -219,7 +192,7 @@ _NOT_ASKED_FOR: dict[str, Any] = {
 def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  # noqa: C901, PLR0912 - one case an event
     """List the changes of an event other than state and reason."""
     match event:
-        case Claimed():
+        case events.Claimed():
             return {
                 "phase": Phase.DIALLING,
                 "token": event.token,
@@ -230,11 +203,11 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "listed_at": None,
                 "search_at": None,
             }
-        case Deferred() | NeverDialled():
+        case events.Deferred() | events.NeverDialled():
             return {**_NOT_CALLED, "due_at": event.due_at}
-        case NotPlaced():
+        case events.NotPlaced():
             return {**_NOT_CALLED, "due_at": event.due_at, "not_placed": attempt.not_placed + 1}
-        case Placed():
+        case events.Placed():
             return {
                 "phase": Phase.PLACED,
                 "call_sid": event.call_sid,
@@ -243,16 +216,16 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "looks": 0,
                 "not_placed": 0,
             }
-        case AnswerLost():
+        case events.AnswerLost():
             return {
                 "phase": Phase.UNKNOWN,
                 "lease_until": None,
                 "unknown_at": now,
                 "look_at": event.look_at,
             }
-        case Progressed():
+        case events.Progressed():
             return {"heard_rank": event.rank, "answered_by": event.answered_by or attempt.answered_by}
-        case LegSeen():
+        case events.LegSeen():
             return {
                 "call_sid": event.call_sid,
                 "heard_rank": event.rank,
@@ -265,7 +238,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "decision": None,
                 "decided_at": None,
             }
-        case Proven():
+        case events.Proven():
             return {
                 **_NOT_ASKED_FOR,
                 "call_sid": event.call_sid,
@@ -274,7 +247,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "duration": event.duration,
                 "ended_at": event.ended_at,
             }
-        case Ended():
+        case events.Ended():
             return {
                 **_NOT_ASKED_FOR,
                 "heard_rank": CallProgress.OVER,
@@ -283,12 +256,12 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "duration": event.duration,
                 "cause_is_lost": not event.cause_is_known,
             }
-        case ProofMissing(search_at=datetime()):
+        case events.ProofMissing(search_at=datetime()):
             found_by = {"search_at": event.search_at, "called_number": attempt.called_number}
             return {**_NOT_ASKED_FOR, **found_by, "looks": 0, "ended_at": now}
-        case ProofMissing() | Expired() | ConsentEnded() | Cancelled():
+        case events.ProofMissing() | events.Expired() | events.ConsentEnded() | events.Cancelled():
             return {**_NOT_ASKED_FOR, "ended_at": now}
-        case Rescheduled():
+        case events.Rescheduled():
             return {
                 "schedule": event.schedule,
                 "due_at": event.schedule.due_at,
@@ -297,7 +270,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "released_until": None,
                 "not_placed": 0,
             }
-        case MovedBySettings():
+        case events.MovedBySettings():
             # If only the number changed, the due time is kept, whatever the schedule stores about the number.
             is_moved = replace(event.schedule, number=attempt.schedule.number) != attempt.schedule
             moved = _with(attempt.warnings, ScheduleWarning.MOVED_BY_SETTINGS)
@@ -308,14 +281,14 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "warnings": moved if is_moved else attempt.warnings,
                 "released_until": None,
             }
-        case ExpiryMoved():
+        case events.ExpiryMoved():
             return {"expires_at": event.expires_at}
-        case HangUpWanted():
+        case events.HangUpWanted():
             return {"hang_up": event.cause, "look_at": now}
-        case Decided():
+        case events.Decided():
             # The searches of the carrier's list go on.
             return {"decision": event.decision, "decided_at": now}
-        case Deleted():
+        case events.Deleted():
             return {"deleted_at": now}
         case _:
             return {}
