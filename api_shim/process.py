@@ -16,12 +16,12 @@ from typing import Any, NoReturn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from scheduler import redis_health
+from scheduler import start_checks
 from scheduler.logs import watch_errors
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.process import Watchdog
-from scheduler.start_failures import failure_line
+from scheduler.start_checks import failure_line
 from scheduler.use_cases.operations.installation import InstallationMarks
 
 # --- The start of an HTTP process: its checks, its errors in one line, and logs in our form
@@ -32,7 +32,7 @@ def check_start(database: Database, redis_url: str, marks: InstallationMarks) ->
 
     Raises RedisRefuses, WrongRole, SchemaNotReady, and WrongDatabase for the database of another installation.
     """
-    redis_health.check_login(redis_url)
+    start_checks.check_login(redis_url)
     with suppress(DatabaseAway):
         database.check_start()
         marks.check()

@@ -159,10 +159,10 @@ def check_worker_start(settings: Settings) -> None:
     Raises MissingSetting; RedisRefuses; DatabaseAway; WrongRole for a role from which row-level security hides every
     row; SchemaNotReady; WrongDatabase for the database of another installation.
     """
-    from scheduler import redis_health  # with the client of Redis
+    from scheduler import start_checks  # with the client of Redis
 
     must_name_a_carrier(settings)
-    redis_health.check_login(settings.redis)
+    start_checks.check_login(settings.redis)
     with closing(Database(settings.database("worker"), pool_size=1, bound=False)) as database:
         database.check_start()
         marks_of(settings, database).record()

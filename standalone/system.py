@@ -13,7 +13,7 @@ from typing import IO, Any, ClassVar, Self
 
 import requests
 
-from scheduler import redis_health
+from scheduler import start_checks
 from scheduler.assembly import context_of
 from scheduler.clock import monotonic
 from scheduler.domain.refusals import PhoneNumberInvalid
@@ -245,12 +245,12 @@ class System:
     def _redis_url(self) -> str:
         if self._settings.redis_url is not None:
             url = self._settings.redis
-            if (reason := redis_health.why_away(url)) is not None:
+            if (reason := start_checks.why_away(url)) is not None:
                 self._report(
                     f"WARNING: Redis (REDIS_URL) does not answer: {reason}. Commands are accepted, but not applied, and"
                     " no calls are placed until it answers. `duecall status` shows how many wait."
                 )
-            elif (policy := redis_health.evicts_by(url)) is not None:
+            elif (policy := start_checks.evicts_by(url)) is not None:
                 self._report(
                     f"WARNING: Redis (REDIS_URL) has maxmemory-policy {policy}: when its memory is full, it drops"
                     " messages, and each delays a call by seconds. Set it to noeviction."

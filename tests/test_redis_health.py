@@ -8,7 +8,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from scheduler import redis_health
+from scheduler import start_checks
 from scheduler.settings import Settings
 from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem, running_system
@@ -32,17 +32,17 @@ def alarms_of(whole: WholeSystem) -> list[tuple[str, int]]:
 
 
 def test_our_own_server_keeps_all(valkey: EmbeddedValkey) -> None:
-    assert redis_health.why_away(valkey.url) is None
-    assert redis_health.evicts_by(valkey.url) is None
+    assert start_checks.why_away(valkey.url) is None
+    assert start_checks.evicts_by(valkey.url) is None
 
 
 def test_one_that_is_away_is_not_said_to_evict() -> None:
-    assert redis_health.why_away(NO_REDIS) is not None
-    assert redis_health.evicts_by(NO_REDIS) is None
+    assert start_checks.why_away(NO_REDIS) is not None
+    assert start_checks.evicts_by(NO_REDIS) is None
 
 
 def test_evicting_redis_is_reported_while_everything_runs(evicting: str, tmp_path: Path) -> None:
-    assert redis_health.evicts_by(evicting) == "allkeys-lru"
+    assert start_checks.evicts_by(evicting) == "allkeys-lru"
     said: list[str] = []
     settings = Settings(database_url=None, redis_url=SecretStr(evicting), twilio_account_sid="")
     with running_system(tmp_path, settings, say=said.append) as whole:

@@ -16,7 +16,7 @@ from redis import RedisError
 
 from api_shim.answer_waiter import AnswerWaiter
 from api_shim.rate_limits import RateLimits
-from scheduler import redis_health
+from scheduler import start_checks
 from scheduler.settings import Settings
 from tests.api_shim.test_intake_rate_limits import a_key
 from tests.conftest import wait_until
@@ -50,7 +50,7 @@ def _presence(url: str) -> bool:
 
 
 def _health(url: str) -> bool:
-    return redis_health.why_away(url) is None
+    return start_checks.why_away(url) is None
 
 
 def _flower(url: str) -> bool:

@@ -14,7 +14,7 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.logs import configure
 from scheduler.settings import Settings, settings
-from scheduler.start_failures import failure_line
+from scheduler.start_checks import failure_line
 from scheduler.use_cases.shared.hints import LIVENESS, QUEUES
 
 KEY_PREFIX = "duecall:"

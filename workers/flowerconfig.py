@@ -7,7 +7,7 @@ from flower.inspector import Inspector
 
 from scheduler.logs import configure
 from scheduler.process import raise_limit
-from scheduler.redis_health import check_login
+from scheduler.start_checks import check_login
 from workers import proof
 from workers.app import process_settings, starting, watch_only
 

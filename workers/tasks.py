@@ -12,7 +12,7 @@ from celery.exceptions import Reject
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker.request import Request
 
-from scheduler import assembly, redis_health
+from scheduler import assembly, start_checks
 from scheduler.assembly import WorkerUseCases
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, COMMANDS_A_TRANSACTION
 from scheduler.logs import configure, log
@@ -317,7 +317,7 @@ def _end_of_start(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
 @at_start(worker_ready)
 def _warn_of_eviction(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     """Raise an alarm if Redis evicts messages. The worker still starts: hints are sent again, but calls are late."""
-    policy = redis_health.evicts_by(settings().redis)
+    policy = start_checks.evicts_by(settings().redis)
     if policy is not None:
         _log.error(
             "redis_evicts: Redis evicts messages when its memory is full; set maxmemory-policy to noeviction",

@@ -1,4 +1,4 @@
-"""Checks of a Redis server: whether it answers, and whether it evicts keys."""
+"""Checks at the start: whether Redis answers and keeps its keys, and why a process could not start, in one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +7,10 @@ from typing import Any
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from scheduler.logs import place_of
+from scheduler.persistence.errors import ClockWrong, DatabaseAway, WrongDatabase
+from scheduler.settings import WrongSettings
 
 _ANSWERS_WITHIN_S = 2.0
 _KEEPS_ALL = "noeviction"
@@ -65,3 +69,19 @@ def _client(url: str) -> Iterator[Any]:
         retry=Retry(NoBackoff(), 0),
     ) as client:
         yield client
+
+
+# --- The failed start of a process, in one line without secrets or stored values
+
+
+_PLAIN = (ClockWrong, RedisRefuses, WrongDatabase, WrongSettings)
+"""Errors whose texts name the fault and the remedy."""
+
+
+def failure_line(error: BaseException) -> str:
+    """Describe the reason why this process cannot start. An unexpected error shows only its type and place."""
+    if isinstance(error, _PLAIN):
+        return str(error)
+    if isinstance(error, DatabaseAway):
+        return f"the database cannot be reached: {error}"
+    return f"this process cannot start because of an unexpected error: {place_of(error)}"
