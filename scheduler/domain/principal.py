@@ -197,33 +197,13 @@ class TargetKind(StrEnum):
 
 FIELDS = frozenset(
     {
-        "acknowledgedAt",
-        "billingSystem",
-        "bound",
-        "calls",
-        "callsPerSecond",
-        "concurrentCalls",
-        "count",
-        "decision",
-        "events",
-        "expiresAt",
-        "fields",
-        "filter",
-        "keyKind",
-        "kind",
-        "known",
-        "perHour",
-        "perMinute",
-        "pid",
-        "prices",
-        "principalId",
-        "reason",
-        "rotatedFrom",
-        "scopes",
-        "since",
-        "state",
-        "unmatched",
-        "webhooks",
+        # of keys
+        *("keyKind", "principalId", "rotatedFrom", "scopes", "expiresAt", "perMinute", "perHour"),
+        # of companies and webhooks
+        *("callsPerSecond", "concurrentCalls", "billingSystem", "prices", "webhooks", "events", "fields"),
+        # of alarms, commands, calls and what was found
+        *("kind", "state", "reason", "decision", "since", "acknowledgedAt", "filter"),
+        *("count", "calls", "known", "bound", "unmatched", "pid"),
     }
 )
 """Fields that `before` and `after` may have. None of them can hold a person's data."""

@@ -17,26 +17,10 @@ from standardwebhooks import Webhook
 
 DATA_FIELDS = frozenset(
     {
-        "applied",
-        "batchId",
-        "by",
-        "callAttemptId",
-        "cancelled",
-        "candidateId",
-        "commandId",
-        "companyId",
-        "decision",
-        "dueAt",
-        "externalId",
-        "interviewId",
-        "jobId",
-        "nextAttemptId",
-        "reasonCode",
-        "refused",
-        "retryNumber",
-        "status",
-        "timezone",
-        "webhookId",
+        *("batchId", "callAttemptId", "candidateId", "commandId", "companyId", "externalId", "interviewId", "jobId"),
+        *("nextAttemptId", "webhookId"),
+        *("status", "reasonCode", "decision", "by", "dueAt", "timezone", "retryNumber"),
+        *("applied", "refused", "cancelled"),
     }
 )
 """Other fields are never sent, so that no name or number slips in."""
