@@ -18,10 +18,16 @@ from scheduler.domain.refusals import (
     TimezoneUnknown,
 )
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening, present_clock
+from scheduler.lifecycle.scheduling import (
+    Callee,
+    consent_is_over_on_any,
+    deciding_clocks,
+    next_opening,
+    present_clock,
+    schedule_on,
+)
 from scheduler.lifecycle.state_machine import has_live_leg
-from scheduler.timing import call_windows, zone_names
-from scheduler.timing.callee_zones import number_facts
+from scheduler.timing import call_windows
 
 RETRIED = frozenset({Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.CARRIER_ERROR})
 """A person's decision, a non-existent number and an unknown outcome are never retried."""
@@ -59,14 +65,7 @@ def next_attempt(
         return None
     if over or due_at + policy.room >= expires_at:
         return None
-    return Schedule(
-        requested=None,
-        clock=following.schedule.clock,
-        due_at=due_at,
-        earliest_at=earliest_at,
-        tzdata_version=zone_names.TZDATA_VERSION,
-        number=number_facts(following.schedule.clock, callee.number, callee.timezone),
-    )
+    return schedule_on(following.schedule.clock, callee, requested=None, due_at=due_at, earliest_at=earliest_at)
 
 
 def _delay(ended: Attempt, chain: Collection[Attempt], callee: Callee) -> Delay | None:

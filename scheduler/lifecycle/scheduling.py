@@ -64,15 +64,21 @@ def on_request(
         earliest_at = due_at
     _must_consent(clock, callee.consent_until, due_at)
     warnings = _offset_warning(clock, callee, due_at)
-    schedule = Schedule(
-        requested=text,
+    return schedule_on(clock, callee, requested=text, due_at=due_at, earliest_at=earliest_at), warnings
+
+
+def schedule_on(
+    clock: CalleeClock, callee: Callee, *, requested: str | None, due_at: datetime, earliest_at: datetime
+) -> Schedule:
+    """Build a schedule by the present zone data, with the facts about the callee's number."""
+    return Schedule(
+        requested=requested,
         clock=clock,
         due_at=due_at,
         earliest_at=earliest_at,
         tzdata_version=zone_names.TZDATA_VERSION,
         number=number_facts(clock, callee.number, callee.timezone),
     )
-    return schedule, warnings
 
 
 def online_time(
@@ -393,14 +399,7 @@ def recomputed_schedule(attempt: Attempt, callee: Callee, now: datetime, policy:
         return None
     if due_at is None or (clock == attempt.schedule.clock and _is_as_good(attempt, due_at, now)):
         return None
-    return Schedule(
-        requested=attempt.schedule.requested,
-        clock=clock,
-        due_at=due_at,
-        earliest_at=earliest_at,
-        tzdata_version=zone_names.TZDATA_VERSION,
-        number=number_facts(clock, callee.number, callee.timezone),
-    )
+    return schedule_on(clock, callee, requested=attempt.schedule.requested, due_at=due_at, earliest_at=earliest_at)
 
 
 def _present_earliest(attempt: Attempt, clock: CalleeClock) -> datetime:
