@@ -11,12 +11,7 @@ from scheduler.assembly import webhook_encryption
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.setting_values import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER, DEVELOPMENT_WEBHOOK_KEY
-from scheduler.settings import (
-    MissingSetting,
-    Settings,
-    WrongSettings,
-    settings,
-)
+from scheduler.settings import MissingSetting, Settings, WrongSettings, settings
 from scheduler.webhooks.sending import Encryption
 from tests.conftest import NOON
 from tests.support.smtp_server import CERTIFICATE

@@ -14,15 +14,7 @@ from api_shim.thread_pools import ThreadPool
 from scheduler import process
 from scheduler.persistence.errors import Commit
 from scheduler.persistence.sessions import ALLOWANCE_S, STATEMENT_S, BoundedConnection
-from scheduler.process import (
-    EXIT_S,
-    QUIET_DATABASE_S,
-    QUIET_S,
-    Watchdog,
-    count_working,
-    made_progress,
-    watching,
-)
+from scheduler.process import EXIT_S, QUIET_DATABASE_S, QUIET_S, Watchdog, count_working, made_progress, watching
 from scheduler.use_cases.shared.hints import QUEUES, SETTLE
 from tests.architecture.guards import guards
 from tests.conftest import wait_until

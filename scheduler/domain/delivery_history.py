@@ -113,16 +113,11 @@ class ReplayedBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay:
-    """The result of a replay of several deliveries."""
+class Replay(ReplayedBatch):
+    """The result of a replay of several deliveries. `has_more`: the range has others, which are not replayed yet."""
 
     id: UUID
     """The webhook's."""
-    replayed: int
-    after: int
-    """The place to continue after."""
-    has_more: bool
-    """True if the range has further deliveries, which are not replayed yet."""
 
 
 class EndpointStatus(StrEnum):

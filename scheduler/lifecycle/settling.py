@@ -4,26 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from scheduler.domain.attempt import (
-    AnswerLost,
-    Attempt,
-    Phase,
-    ProofMissing,
-)
-from scheduler.domain.call import (
-    CallNews,
-    CallProgress,
-    CallStatus,
-    ListedCall,
-)
+from scheduler.domain.attempt import AnswerLost, Attempt, Phase, ProofMissing
+from scheduler.domain.call import CallNews, CallProgress, CallStatus, ListedCall
 from scheduler.lifecycle.decisions import Alarm, live_sids
-from scheduler.lifecycle.policy import (
-    ASK_EVERY,
-    LIST_MARGIN,
-    MAX_QUEUE,
-    POLLS,
-    Policy,
-)
+from scheduler.lifecycle.policy import ASK_EVERY, LIST_MARGIN, MAX_QUEUE, POLLS, Policy
 
 
 def on_lapsed_lease(attempt: Attempt, now: datetime) -> AnswerLost | None:

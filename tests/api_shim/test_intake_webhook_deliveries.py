@@ -9,12 +9,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from scheduler.domain.delivery_history import (
-    BATCHES_A_REPLAY,
-    REPLAYED_A_BATCH,
-    DeliveryFilter,
-    ReplayFilter,
-)
+from scheduler.domain.delivery_history import BATCHES_A_REPLAY, REPLAYED_A_BATCH, DeliveryFilter, ReplayFilter
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.webhook import DeliveryState, ErrorKind, Outcome, WebhookAnswer
 from scheduler.rules.webhooks import MOST_KEPT

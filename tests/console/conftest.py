@@ -19,16 +19,7 @@ from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from scheduler.use_cases.operations.pauses import Pauses
 from standalone.valkey_and_postgres import EmbeddedValkey
-from tests.api_shim.conftest import (  # noqa: F401 - fixtures
-    api,
-    intake,
-    lines,
-    premises,
-    tenant,
-    waiting,
-    worker,
-    workers_database,
-)
+from tests.api_shim.conftest import api, intake, lines, premises, tenant, waiting, worker, workers_database  # noqa: F401 - fixtures
 from tests.api_shim.patience import patient_with_redis
 from tests.conftest import real_now
 from tests.support.builders import RecordingHints

@@ -23,14 +23,7 @@ from tests.console.conftest import PEPPER, Console
 from tests.console.partners import a_delivery, a_webhook
 from tests.console.test_console_access import ACTS
 from tests.console.work import a_failed_command
-from tests.support.builders import (
-    ALWAYS,
-    Tenant,
-    a_number,
-    a_pending_attempt,
-    a_tenant,
-    an_attempt_of_unknown_outcome,
-)
+from tests.support.builders import ALWAYS, Tenant, a_number, a_pending_attempt, a_tenant, an_attempt_of_unknown_outcome
 
 OK, SEE_OTHER, NOT_FOUND, CONFLICT, UNPROCESSABLE = 200, 303, 404, 409, 422
 WHY = "the agency asked for it"

@@ -12,16 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from scheduler.domain.attempt import (
-    AnswerLost,
-    Attempt,
-    AttemptState,
-    Cancelled,
-    HangUpCause,
-    Phase,
-    Placed,
-    Reason,
-)
+from scheduler.domain.attempt import AnswerLost, Attempt, AttemptState, Cancelled, HangUpCause, Phase, Placed, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
 from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus

@@ -20,14 +20,7 @@ from scheduler.use_cases.dry_run import ITEMS_A_TRANSACTION, DryRuns
 from scheduler.use_cases.resources.agents import add_agent, add_job
 from scheduler.wire.named_fields import FieldError, invalid_fields
 from tests.conftest import Seeded, TestClock, seed
-from tests.support.builders import (
-    Tenant,
-    a_candidate,
-    a_claimed_attempt,
-    a_number,
-    a_pending_attempt,
-    of_company,
-)
+from tests.support.builders import Tenant, a_candidate, a_claimed_attempt, a_number, a_pending_attempt, of_company
 from tests.support.statements import statements_of
 from tests.use_cases.test_apply import a_new_candidate, a_wish, answer_of, rows, sent
 from tests.use_cases.test_intake_statements import A_JOB, apply_all

@@ -28,14 +28,7 @@ from scheduler.use_cases.dialling.watch import PostTimes
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.counts import Tallies
 from tests.conftest import NOON, TestClock
-from tests.support.builders import (
-    RecordingHints,
-    Tenant,
-    a_claimed_attempt,
-    a_pending_attempt,
-    a_placed_attempt,
-    a_sid,
-)
+from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, a_placed_attempt, a_sid
 from tests.support.servers import SimulatedCarrier
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import EMPTY_LIST, PAUSED, Perform, a_dialler, answering, change_now, settle_at

@@ -24,12 +24,7 @@ from tests.architecture.guards import guards
 from tests.conftest import TestClock, wait_until
 from tests.support.builders import Tenant
 from tests.support.statements import statements_of
-from tests.support.webhook_receivers import (
-    Behaviour,
-    a_webhook_receiver,
-    answers,
-    hangs,
-)
+from tests.support.webhook_receivers import Behaviour, a_webhook_receiver, answers, hangs
 from tests.use_cases.webhooks.endpoints import (
     ACCEPTED,
     EVERYTHING,
