@@ -27,21 +27,20 @@ ALLOWED = frozenset(
     }
 )
 
-_watch: Callable[[BaseException], None] | None = None
 
+class _Watches:
+    """The functions that receive the errors and the alarms of this process."""
 
-class _Alarms:
-    """The function that receives the alarms of this process."""
-
-    watch: Callable[[str, Mapping[str, object]], None] | None = None
+    errors: Callable[[BaseException], None] | None = None
+    alarms: Callable[[str, Mapping[str, object]], None] | None = None
 
 
 def _alarm_watched(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     # `is_stored`: the alarm was stored in the transaction of its cause.
     is_stored = event.pop("is_stored", False)
-    if _Alarms.watch is not None and not is_stored and "alarm" in event:
+    if _Watches.alarms is not None and not is_stored and "alarm" in event:
         with suppress(Exception):  # a log line must not raise an error in its caller
-            _Alarms.watch(str(event["alarm"]), event)
+            _Watches.alarms(str(event["alarm"]), event)
     return event
 
 
@@ -64,8 +63,8 @@ def _error_by_kind(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
-        if _watch is not None:
-            _watch(error)
+        if _Watches.errors is not None:
+            _Watches.errors(error)
         event["error"] = place_of(error)
     return event
 
@@ -144,13 +143,12 @@ def configure(level: int = logging.INFO) -> None:
 
 def watch_errors(watch: Callable[[BaseException], None] | None) -> None:
     """Pass every logged error, also of libraries, to `watch`. None ends this."""
-    global _watch  # noqa: PLW0603 - there is one log
-    _watch = watch
+    _Watches.errors = watch
 
 
 def watch_alarms(watch: Callable[[str, Mapping[str, object]], None] | None) -> None:
     """Pass the kind and the fields of every logged alarm to `watch`, which must not block. None ends this."""
-    _Alarms.watch = watch
+    _Watches.alarms = watch
 
 
 def log(name: str) -> structlog.stdlib.BoundLogger:

@@ -73,13 +73,13 @@ def is_shortage(error: BaseException) -> bool:
 
     The resolver hides the cause of its failures, so a failed lookup counts if no descriptor is free now.
     """
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     if any(isinstance(each, OSError) and each.errno in _SHORTAGES for each in causes):
         return True
     return any(isinstance(each, socket.gaierror) for each in causes) and are_out()
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes_of(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and all errors that it was made from."""
     left, seen = [error], set()
     while left:

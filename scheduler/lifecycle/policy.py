@@ -39,7 +39,6 @@ LOOKS_TOGETHER = timedelta(milliseconds=25)
 """Calls of one claim that are sent within this span share a last look. Well below its validity."""
 LOOK_TO_END = timedelta(seconds=2)
 """The time after its last look at which the kernel kills a process that still holds an unsent call."""
-NOT_PLACED_DELAY = timedelta(seconds=5)
 DEFERRED_DELAY = timedelta(seconds=5)
 MAX_AHEAD = timedelta(days=30)
 PAST_ALLOWANCE = timedelta(seconds=60)

@@ -145,7 +145,7 @@ class _FilteringAdapter(ExchangeAdapter, IPFilterAdapter):
 
 def _kind_of(error: BaseException) -> ErrorKind:
     """Find the cause of an error, which the layers of the client wrap in one another."""
-    causes = list(_causes(error))
+    causes = list(process.causes_of(error))
     for kinds, kind in (
         ((InvalidIPAddress,), ErrorKind.ADDRESS_FORBIDDEN),
         # A label that is too long or empty is a UnicodeError.
@@ -156,20 +156,6 @@ def _kind_of(error: BaseException) -> ErrorKind:
         if any(isinstance(cause, kinds) for cause in causes):
             return kind
     return ErrorKind.CONNECTION_LOST
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        inner = [each for each in error.args if isinstance(each, BaseException)]
-        reason = getattr(error, "reason", None)
-        error = (
-            error.__cause__
-            or (reason if isinstance(reason, BaseException) else None)
-            or (inner[0] if inner else error.__context__)
-        )
-    return found
 
 
 # --- Alarms, posted to the operator's webhook. No other module knows their format

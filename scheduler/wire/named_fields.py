@@ -46,8 +46,6 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "int_parsing": ("WRONG_TYPE", "This must be a whole number."),
     "uuid_type": ("WRONG_TYPE", "This must be a string with a UUID."),
     "uuid_parsing": ("INVALID_UUID", "This must be a UUID, such as 3f0c0f3e-8f1e-4b59-9d0b-3a8f0a4c1d11."),
-}
-_LIMITS = {
     "string_too_short": ("TOO_SHORT", "This must have at least {min_length} characters."),
     "string_too_long": ("TOO_LONG", "This must have at most {max_length} characters."),
     "too_short": ("TOO_FEW", "This must have at least {min_length} elements."),
@@ -114,11 +112,9 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
         kind = "read_only"
     if kind.startswith(OURS):
         code, message = kind.removeprefix(OURS).upper(), str(error["msg"])
-    elif kind in _LIMITS:
-        code, message = _LIMITS[kind]
-        message = message.format_map(error.get("ctx", {}))
     else:
         code, message = _WORDS.get(kind, ("INVALID_VALUE", "This value is invalid; see /docs."))
+        message = message.format_map(error.get("ctx", {}))
     location = error["loc"]
     if kind == "enum" and location[0] == "query" and len(location) > _QUERY_LEVELS:
         message += f" For several, repeat {location[1]}=."

@@ -17,7 +17,7 @@ from sqlalchemy import QueuePool
 from api_shim.app import create_app
 from api_shim.context import AppContext
 from api_shim.http_metrics import HttpTallies
-from scheduler.logs import _Alarms, configure, watch_alarms
+from scheduler.logs import _Watches, configure, watch_alarms
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings
 from scheduler.use_cases.shared.alarms import AlarmStore
@@ -117,7 +117,7 @@ class _Served:
 def _serve(settings: Settings) -> Iterator[_Served]:
     app, door = create_app(settings), a_door()
     with a_server(app, door) as server, httpx.Client(base_url=address_of(door), timeout=60) as client:
-        taken = _Alarms.watch
+        taken = _Watches.alarms
         watch_alarms(None)
         alarms = cast("AlarmWriter", cast("MethodType", taken).__self__)
         [tallies] = [each.kwargs["tallies"] for each in app.user_middleware if "tallies" in each.kwargs]

@@ -16,8 +16,9 @@ from scheduler.domain.attempt import AnswerLost, Attempt, AttemptState, Cancelle
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
 from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus
+from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.capacity import in_step
-from scheduler.lifecycle.policy import DEFERRED_DELAY, NOT_PLACED_DELAY, SEND_SPAN
+from scheduler.lifecycle.policy import DEFERRED_DELAY, SEND_SPAN
 from scheduler.persistence.database import Database
 from scheduler.use_cases.dialling.claim import ClaimInDoubt
 from scheduler.use_cases.dialling.record import SomeHeld
@@ -67,7 +68,7 @@ def test_claimed_attempt_has_a_lease_a_token_and_its_line(tenant: Tenant) -> Non
 def test_each_claim_has_a_new_token_and_old_tokens_stay_known(tenant: Tenant, now: TestClock) -> None:
     first = a_claimed_attempt(tenant)
     tenant.dial.record([(first, NeverTaken(cause="A_TEST"))])
-    now.move(NOT_PLACED_DELAY)
+    now.move(BACK_OFF[0])
     [second] = claimed(tenant, first)
     assert first.token != second.token
     with tenant.database.transaction() as stores:
@@ -640,11 +641,11 @@ def test_call_never_taken_is_pending_again_without_a_retry(tenant: Tenant, now: 
     mine = a_claimed_attempt(tenant)
     tenant.dial.record([(mine, NeverTaken(cause="THROTTLED"))])
     back = tenant.attempt(mine.id)
-    assert (back.state, back.due_at) == (AttemptState.PENDING, now() + NOT_PLACED_DELAY)
+    assert (back.state, back.due_at) == (AttemptState.PENDING, now() + BACK_OFF[0])
     assert (back.not_placed, back.retry_number) == (1, 0)
     assert tenant.line(mine)[0] is None
     assert not is_claimed(tenant, back)
-    now.move(NOT_PLACED_DELAY)
+    now.move(BACK_OFF[0])
     assert is_claimed(tenant, back)
 
 
