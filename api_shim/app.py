@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from api_shim import errors, openapi
 from api_shim.answer_waiter import AnswerWaiter
-from api_shim.assembly import api_use_cases
+from api_shim.assembly import ApiUseCases
 from api_shim.command_reads import CommandReads
 from api_shim.context import AppContext, ThreadPools, run_in_thread
 from api_shim.http_metrics import HttpTallies
@@ -122,7 +122,7 @@ async def _open(settings: Settings, tallies: HttpTallies) -> AsyncIterator[AppCo
     redis_url = settings.redis
 
     hints = RedisHintPublisher(celery, redis_url)
-    use_cases = api_use_cases(settings, hints)
+    use_cases = ApiUseCases(settings, hints)
     threads = ThreadPools.open()
 
     async def which_answered(command_ids: Sequence[UUID]) -> frozenset[UUID]:

@@ -39,7 +39,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadPools:
-    """The threads of one API process, by purpose. `assembly.api_use_cases` has the database connections of each.
+    """The threads of one API process, by purpose. `ApiUseCases` has the database connections of each.
 
     Carrier callbacks, health checks and key checks must be served however many requests wait or have no key.
     """

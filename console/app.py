@@ -73,7 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @contextlib.asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[ConsoleContext]:
     hints = RedisHintPublisher(celery, settings.redis)
-    use_cases = assembly.console_use_cases(settings, hints)
+    use_cases = assembly.ConsoleUseCases(settings, hints)
     threads, presence = ThreadPool("console", _THREADS), Presence(settings.redis)
 
     async def poll() -> Polled:

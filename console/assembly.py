@@ -20,13 +20,11 @@ from console.reads.installation import BatchPages, CompanyPages, KeyPages, Opera
 from console.security import Address
 from console.sessions import ConsoleSessions
 from scheduler.assembly import context_of, marks_of
-from scheduler.clock import Now
 from scheduler.domain.principal import SYSTEM, OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings
 from scheduler.use_cases.operations.erase import Certificates
-from scheduler.use_cases.operations.installation import InstallationMarks
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands, UnknownOutcomes
@@ -37,26 +35,30 @@ from scheduler.use_cases.shared.hints import Hints
 from workers.liveness import Presence
 
 
-@dataclass(frozen=True, kw_only=True)
 class ConsoleUseCases:
     """The use cases of the operators' console. Their database reads no personal data."""
 
-    database: Database
-    now: Now
-    hints: Hints
-    sessions: ConsoleSessions
-    pages: OperatorPages
-    attempt_lists: AttemptLists
-    calendars: Calendars
-    attempt_pages: AttemptPages
-    find: Find
-    company_pages: CompanyPages
-    key_pages: KeyPages
-    batch_pages: BatchPages
-    hasher: Hasher
-    certificates: Certificates
-    audit: Acts
-    marks: InstallationMarks
+    def __init__(self, settings: Settings, hints: Hints) -> None:
+        """Build them for a console process. Raises MissingSetting."""
+        database = Database(settings.database("operator"), pool_size=4, operates=True)
+        context = context_of(settings, database)
+        now = context.now
+        self.database = database
+        self.now = now
+        self.hints = hints
+        self.sessions = ConsoleSessions(database, context.hasher, now)
+        self.pages = OperatorPages(context)
+        self.calendars = Calendars(context)
+        self.attempt_pages = AttemptPages(context)
+        self.find = Find(database, context.hasher)
+        self.company_pages = CompanyPages(context)
+        self.key_pages = KeyPages(database, now)
+        self.batch_pages = BatchPages(database)
+        self.hasher = context.hasher
+        self.certificates = Certificates(database)
+        self.audit = Acts(database)
+        self.marks = marks_of(settings, database)
+        self.attempt_lists = AttemptLists(database, now)
 
     def unknown_outcomes(self, actor: str = SYSTEM) -> UnknownOutcomes:
         return UnknownOutcomes(self.database, self.now, actor)
@@ -81,31 +83,6 @@ class ConsoleUseCases:
     def commands(self, actor: str) -> OperatorCommands:
         """Build the use case of this operator, who is named in the audit and in the history of attempts."""
         return OperatorCommands(self.database, self.now, actor, self.hints)
-
-
-def console_use_cases(settings: Settings, hints: Hints) -> ConsoleUseCases:
-    """Build the use cases of a console process. Raises MissingSetting."""
-    database = Database(settings.database("operator"), pool_size=4, operates=True)
-    context = context_of(settings, database)
-    now = context.now
-    return ConsoleUseCases(
-        database=database,
-        now=now,
-        hints=hints,
-        sessions=ConsoleSessions(database, context.hasher, now),
-        pages=OperatorPages(context),
-        calendars=Calendars(context),
-        attempt_pages=AttemptPages(context),
-        find=Find(database, context.hasher),
-        company_pages=CompanyPages(context),
-        key_pages=KeyPages(database, now),
-        batch_pages=BatchPages(database),
-        hasher=context.hasher,
-        certificates=Certificates(database),
-        audit=Acts(database),
-        marks=marks_of(settings, database),
-        attempt_lists=AttemptLists(database, now),
-    )
 
 
 def oidc_sign_in(settings: Settings) -> SignIn | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from scheduler import failpoints, mail
@@ -38,27 +37,6 @@ if TYPE_CHECKING:
     from scheduler.webhooks.sending import Encryption
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkerUseCases:
-    """The use cases of the workers. Only a dial worker has a dialler in addition."""
-
-    database: Database
-    now: Now
-    messages: submit.Messages
-    apply: Apply
-    batches: ApplyBatches
-    hear: Hear
-    settle: Settle
-    records: ScheduleRecomputer
-    invitations: Invitations
-    purge: Purge
-    erase: erasing.Erase
-    erase_people: erasing.ErasePeople
-    alarm_posts: AlarmPosts
-    number_events: NumberEvents
-    notices: Notices
-
-
 def context_of(settings: Settings, database: Database) -> Context:
     """Build what the use cases on this database share."""
     return Context(
@@ -69,28 +47,30 @@ def context_of(settings: Settings, database: Database) -> Context:
     )
 
 
-def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
-    """Build the use cases of a worker. Raises MissingSetting, WrongRole, DatabaseAway."""
-    context = _worker_context(settings)
-    database, hasher, now = context.database, context.hasher, context.now
-    own_account_id = account_id(settings, database, now)
-    return WorkerUseCases(
-        database=database,
-        now=now,
-        messages=submit.Messages(Keys(database, hasher, now), submit.Submit(database, hints, now), hasher),
-        apply=Apply(context, hints),
-        batches=ApplyBatches(context, hints),
-        hear=Hear(context, hints, carrier_callbacks(settings)),
-        settle=Settle(context, _carrier_queries(settings, context), own_account_id),
-        records=ScheduleRecomputer(context, hints),
-        invitations=Invitations(database, hasher, mailer(settings), settings.app_url or settings.public_url, now),
-        purge=Purge(database, hints, now),
-        erase=erasing.Erase(context, hints),
-        erase_people=erasing.ErasePeople(context, hints),
-        alarm_posts=AlarmPosts(database, alarm_receiver(settings), now),
-        number_events=NumberEvents(database, hints, now),
-        notices=Notices(database, mailer(settings), now),
-    )
+class WorkerUseCases:
+    """The use cases of the workers. Only a dial worker has a dialler in addition."""
+
+    def __init__(self, settings: Settings, hints: Hints) -> None:
+        """Build them. Raises MissingSetting, WrongRole, DatabaseAway."""
+        context = _worker_context(settings)
+        database, hasher, now = context.database, context.hasher, context.now
+        own_account_id = account_id(settings, database, now)
+        self.database = database
+        self.now = now
+        self.messages = submit.Messages(Keys(database, hasher, now), submit.Submit(database, hints, now), hasher)
+        self.apply = Apply(context, hints)
+        self.batches = ApplyBatches(context, hints)
+        self.hear = Hear(context, hints, carrier_callbacks(settings))
+        self.settle = Settle(context, _carrier_queries(settings, context), own_account_id)
+        self.records = ScheduleRecomputer(context, hints)
+        address = settings.app_url or settings.public_url
+        self.invitations = Invitations(database, hasher, mailer(settings), address, now)
+        self.purge = Purge(database, hints, now)
+        self.erase = erasing.Erase(context, hints)
+        self.erase_people = erasing.ErasePeople(context, hints)
+        self.alarm_posts = AlarmPosts(database, alarm_receiver(settings), now)
+        self.number_events = NumberEvents(database, hints, now)
+        self.notices = Notices(database, mailer(settings), now)
 
 
 def alarm_store(settings: Settings, role: Literal["api", "worker"]) -> AlarmStore:

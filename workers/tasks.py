@@ -50,7 +50,7 @@ def _alarms() -> AlarmWriter:
 @lru_cache(maxsize=1)
 def use_cases() -> WorkerUseCases:
     """Get this process's use cases, assembled at its start."""
-    return assembly.worker_use_cases(settings(), _hints())
+    return WorkerUseCases(settings(), _hints())
 
 
 class _Dialler:

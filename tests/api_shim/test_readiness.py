@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from datetime import timedelta
 from importlib import resources
@@ -16,6 +17,7 @@ import pytest
 from redis import Redis
 
 from api_shim.app import create_app
+from api_shim.assembly import ApiUseCases
 from api_shim.context import AppContext
 from scheduler.clock import machine_now
 from scheduler.persistence.database import Database
@@ -44,7 +46,7 @@ def test_readyz_reports_a_wrong_clock(logins: Logins, redis_url: str, seconds: i
     settings, off = settings_for(logins, redis_url), timedelta(seconds=seconds)
     database = Database(settings.database("api"), machine=lambda: machine_now() + off)
     found = degraded_with(
-        settings, lambda context: replace(context, use_cases=replace(context.use_cases, health=database))
+        settings, lambda context: replace(context, use_cases=_with(context.use_cases, health=database))
     )
     database.close()
     assert ("clock" in found) is wrong
@@ -68,12 +70,18 @@ def test_readyz_fails_when_connections_of_requests_hang(logins: Logins, redis_ur
         hanging = Database(url)
         with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
             app_context = app.state.app_context
-            app.state.app_context = replace(app_context, use_cases=replace(app_context.use_cases, database=hanging))
+            app.state.app_context = replace(app_context, use_cases=_with(app_context.use_cases, database=hanging))
             ready, alive = client.get("/readyz"), client.get("/healthz")
             app.state.app_context = app_context
         hanging.close()
     assert (ready.status_code, alive.status_code) == (503, 200)
     assert ready.json()["error"]["code"] == "DATABASE_AWAY"
+
+
+def _with(use_cases: ApiUseCases, **databases: Database) -> ApiUseCases:
+    changed = copy(use_cases)
+    vars(changed).update(databases)
+    return changed
 
 
 def degraded_with(settings: Settings, changed: Callable[[AppContext], AppContext]) -> list[str]:

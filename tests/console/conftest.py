@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from console.app import create_app
-from console.assembly import ConsoleContext, ConsoleUseCases, console_use_cases
+from console.assembly import ConsoleContext, ConsoleUseCases
 from console.sessions import ConsoleSessions
 from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher
@@ -136,6 +136,6 @@ def account(database: Database) -> Callable[[], None]:
 @pytest.fixture
 def use_cases(logins: Logins, redis_url: str) -> Iterator[ConsoleUseCases]:
     """The use cases of the console, as the role of its connections."""
-    made = console_use_cases(settings_of_console(logins, redis_url, "http://console.test"), RecordingHints())
+    made = ConsoleUseCases(settings_of_console(logins, redis_url, "http://console.test"), RecordingHints())
     yield made
     made.database.close()

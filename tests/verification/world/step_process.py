@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from api_shim.assembly import ApiUseCases, api_use_cases
+from api_shim.assembly import ApiUseCases
 from scheduler import assembly
 from scheduler.assembly import WorkerUseCases
 from scheduler.domain.command import CommandKind, CreateInterview, Request
@@ -43,13 +43,13 @@ def run(environment: Mapping[str, str], step: str, words: Sequence[Any], clock: 
         clock.begin()
     try:
         if step in API_STEPS:
-            API_STEPS[step](api_use_cases(Settings(), RecordingHints()), *words)
+            API_STEPS[step](ApiUseCases(Settings(), RecordingHints()), *words)
         elif step == "deliver":
             _deliver(assembly.deliverer(Settings(), RecordingHints())._deliver)
         elif step == "look":
             _look(assembly.release(Settings(), RecordingHints()))
         else:
-            WORKER_STEPS[step](assembly.worker_use_cases(Settings(), RecordingHints()), *words)
+            WORKER_STEPS[step](WorkerUseCases(Settings(), RecordingHints()), *words)
     except ClockWrong:
         if clock is None:
             raise
