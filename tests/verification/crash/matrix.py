@@ -46,6 +46,8 @@ WHOLE = bool(os.environ.get("DUECALL_CRASHES"))
 CHOSEN = os.environ.get("DUECALL_CELLS", "")
 """Run only the cells whose name contains this text, for example `settle.asked x`."""
 AT_ONCE = 8
+BETWEEN_ROUNDS_S = 0.8
+"""A third of the CPU goes to rounds of clocks and settlers that find nothing to do."""
 AGAIN = 3
 """Maximum number of repetitions of a cell for which the machine was too busy."""
 COMPANY: dict[str, Any] = {
@@ -332,7 +334,8 @@ def _lanes(url: str, carrier: SimulatedCarrier, how_many: int) -> Iterator[list[
         lanes = []
         for number in range(how_many):
             lane = _url_of(url, _made(stack, admin, f"crash_lane_{number}", f" TEMPLATE {template}"))
-            lanes.append((lane, stack.enter_context(at_work(lane, carrier, LONGER, everything=True, **COMPANY))))
+            setup = at_work(lane, carrier, LONGER, everything=True, between_rounds_s=BETWEEN_ROUNDS_S, **COMPANY)
+            lanes.append((lane, stack.enter_context(setup)))
         yield lanes
 
 

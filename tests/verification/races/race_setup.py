@@ -25,6 +25,7 @@ from tests.verification.carrier.apart import a_carrier_apart
 from tests.verification.judge.evidence import rings_from, rows_of
 from tests.verification.judge.history import ClientRequest, ClientResponse, History, Patience, Verb
 from tests.verification.judge.violations import violations
+from tests.verification.world.bulk_attempts import INVOKE, bulk_attempts
 from tests.verification.world.installation import (
     Dialler,
     Installation,
@@ -102,7 +103,10 @@ class RaceSetup(Installation):
 
     def some_attempts(self, count: int) -> list[Attempt]:
         """Create due attempts, each with a separate interview and number."""
-        return [a_pending_attempt(self.tenant) for _ in range(count)]
+        url, now = self.environment["DATABASE_URL"], self.tenant.now()
+        ids = bulk_attempts(url, self.tenant, count, due_at=now, kinds=[INVOKE])
+        with self.tenant.database.transaction() as stores:
+            return stores.attempts.lock_free(ids)
 
     def one_attempt_each(self, count: int) -> list[Attempt]:
         """Create due attempts, each in a separate company that can be paused alone."""

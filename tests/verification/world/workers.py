@@ -148,9 +148,13 @@ def at_work(
     *,
     settling: bool = True,
     everything: bool = False,
+    between_rounds_s: float = 0.4,
     **company: Any,
 ) -> Iterator[CrashSetup]:
-    """Run a company with the settings in `company`. `everything` adds workers for every hint, a clock and a dialler."""
+    """Run a company with the settings in `company`. `everything` adds workers for every hint, a clock and a dialler.
+
+    Clock and settler pause between two rounds.
+    """
     door = a_door()
     account = carrier.account(public_url=address_of(door))
     environment = environment_of(postgres_url, carrier, PUBLIC_URL=address_of(door), **{**SETTINGS, **settings})
@@ -186,9 +190,9 @@ def at_work(
         stack.enter_context(serving(callbacks_to(store), door))
         stack.enter_context(repeated(lambda: _do_one(hints, verbs, setup)))
         if everything:
-            stack.enter_context(repeated(look, 0.4, setup.turns[CLOCK]))
+            stack.enter_context(repeated(look, between_rounds_s, setup.turns[CLOCK]))
         if settling:
-            stack.enter_context(repeated(settle.round, 0.4, setup.turns[tasks.SETTLE]))
+            stack.enter_context(repeated(settle.round, between_rounds_s, setup.turns[tasks.SETTLE]))
         yield setup
 
 
