@@ -86,15 +86,19 @@ def pytest_collection_finish() -> None:
 _ONE_AFTER_THE_OTHER = {
     "whole systems": {"acceptance"},
     "many processes": {"crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"},
-    "starts": {"test_cli_readme.py", "test_cli_starting.py", "test_proof.py", "test_deaf_workers.py"},
+    "starts": {"test_cli_readme.py", "test_cli_starting.py", "test_proof.py"},
     "source code": {"architecture"},
+    "waiting systems": {
+        *("test_black_hole.py", "test_carrier_outage.py", "test_changed_calls.py", "test_deaf_workers.py"),
+        *("test_killed_processes.py", "test_lost_uplink.py"),
+    },
     "generated client": {"client", "test_generated_client.py"},
 }
 """Groups of files and folders. The tests of a group run in one process. A file of two groups belongs to the later one.
 
-Tests of the first three groups start many processes, race with time itself, or mostly wait. These groups may run next
+Tests of whole systems, of many processes and of starts race with time itself, or mostly wait. These groups may run next
 to each other: a whole system waits for most of its time, so it disturbs a race with time less than other tests do. The
-tests of each other group share what takes seconds of CPU to make.
+tests of source code and of the client share what takes seconds of CPU to make.
 """
 _LONG_FILES = (
     *("test_console_browser.py", "test_a_carrier_that_is_down.py", "test_release_holds.py", "test_silent_server.py"),
