@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from console.operator_session import ConsoleSession, SignInLink
-from scheduler.persistence.rows import AnyRow, as_columns, from_row
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import console_acts, console_sessions, sign_in_links
 
 
 class SessionStore(Store):
     def add_link(self, link: SignInLink, token_hash: bytes) -> None:
-        self._connection.execute(insert(sign_in_links).values(**as_columns(link, token_hash=token_hash)))
+        self._insert(sign_in_links, **as_columns(link, token_hash=token_hash))
 
     def link(self, token_hash: bytes) -> SignInLink | None:
         return self._one(_link, select(*_LINK).where(sign_in_links.c.token_hash == token_hash))
@@ -26,19 +27,17 @@ class SessionStore(Store):
         return self._one(_link, query)
 
     def use_link(self, link_id: UUID, now: datetime) -> None:
-        self._connection.execute(update(sign_in_links).where(sign_in_links.c.id == link_id).values(used_at=now))
+        self._update(sign_in_links, sign_in_links.c.id == link_id, used_at=now)
 
     def add(self, session: ConsoleSession, token_hash: bytes) -> None:
-        self._connection.execute(insert(console_sessions).values(**as_columns(session, token_hash=token_hash)))
+        self._insert(console_sessions, **as_columns(session, token_hash=token_hash))
 
     def find(self, token_hash: bytes) -> ConsoleSession | None:
         return self._one(_session, select(*_SESSION).where(console_sessions.c.token_hash == token_hash))
 
     def touch(self, session_id: UUID, now: datetime) -> None:
         """Store that the session is used now."""
-        self._connection.execute(
-            update(console_sessions).where(console_sessions.c.id == session_id).values(last_used_at=now)
-        )
+        self._update(console_sessions, console_sessions.c.id == session_id, last_used_at=now)
 
     def valid(self, now: datetime) -> Sequence[ConsoleSession]:
         """List the sessions that are neither expired nor revoked, newest first."""
@@ -51,11 +50,8 @@ class SessionStore(Store):
 
     def revoke(self, session_ids: Sequence[UUID], now: datetime) -> int:
         """End these sessions. Returns the number of sessions that were not revoked before."""
-        return self._connection.execute(
-            update(console_sessions)
-            .where(console_sessions.c.id.in_(session_ids), console_sessions.c.revoked_at.is_(None))
-            .values(revoked_at=now)
-        ).rowcount
+        is_valid = (console_sessions.c.id.in_(session_ids), console_sessions.c.revoked_at.is_(None))
+        return self._update(console_sessions, *is_valid, revoked_at=now)
 
     def take_act(self, token: str, now: datetime) -> bool:
         """Record that the form with this token was sent. False: it was sent before."""
@@ -68,9 +64,4 @@ _SESSION = tuple(column for column in console_sessions.c if column.name != "toke
 _LINK = tuple(column for column in sign_in_links.c if column.name != "token_hash")
 
 
-def _session(row: AnyRow) -> ConsoleSession:
-    return from_row(ConsoleSession, row)
-
-
-def _link(row: AnyRow) -> SignInLink:
-    return from_row(SignInLink, row)
+_session, _link = partial(from_row, ConsoleSession), partial(from_row, SignInLink)
