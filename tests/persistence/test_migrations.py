@@ -32,7 +32,7 @@ RELEASED = {
     "of_0_1_0/indexes.py": "8b36cc72abcffb52",
     "of_0_1_0/rights.py": "0d73c053311a3ed2",
     "of_0_1_0/tables.py": "03d253eecba30cda",
-    "of_0_2_0/functions.py": "0b1c3670a1dd9a5b",
+    "of_0_2_0/functions.py": "a518d793c4f2b2ba",
     "of_0_2_0/rights.py": "025e92bdc9ea6ebc",
     "of_0_2_0/tables.py": "924374c329b23bf6",
     "steps.py": "4d675622bf88fa68",

@@ -5,6 +5,19 @@ Names are looked up when a function in SQL is made, so that no other table can r
 
 _API, _WORKER, _OPERATOR = "duecall_api", "duecall_worker", "duecall_operator"
 
+
+def _atomic(roles: str, head: str, body: str, kind: str = "STABLE") -> tuple[str, str]:
+    """Build a function of one statement, which is parsed when it is made."""
+    made = f"""
+        CREATE FUNCTION {head}
+        LANGUAGE sql {kind} SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        BEGIN ATOMIC
+            {body};
+        END
+    """
+    return roles, made
+
+
 SEARCH = {
     # Every role that writes candidates calls it, and so does the owner of the table, for CREATE INDEX and ANALYZE. It
     # reads no table, and has only the caller's rights. PL/pgSQL takes a quarter of the time of a function in SQL.
@@ -208,13 +221,10 @@ EVENTS = {
 }
 
 OPERATORS = {
-    "raise_alarms(jsonb)": (
+    "raise_alarms(jsonb)": _atomic(
         f"{_API}, {_WORKER}",
-        """
-        CREATE FUNCTION raise_alarms(raised jsonb) RETURNS void
-        LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-        BEGIN ATOMIC
-            INSERT INTO alarms AS present (id, kind, subjects, first_seen_at, last_seen_at, count, tries, post_at)
+        "raise_alarms(raised jsonb) RETURNS void",
+        """INSERT INTO alarms AS present (id, kind, subjects, first_seen_at, last_seen_at, count, tries, post_at)
             SELECT a.id, a.kind, a.subjects, a.first_seen_at, a.last_seen_at, a.count, 0, a.first_seen_at
             FROM jsonb_to_recordset(raised) AS a (
                 id uuid, kind text, subjects jsonb, first_seen_at timestamptz, last_seen_at timestamptz, count bigint
@@ -222,117 +232,81 @@ OPERATORS = {
             ORDER BY a.kind, a.subjects
             ON CONFLICT (kind, subjects) WHERE acknowledged_at IS NULL DO UPDATE SET
                 count = present.count + excluded.count,
-                last_seen_at = greatest(present.last_seen_at, excluded.last_seen_at);
-        END
-        """,
+                last_seen_at = greatest(present.last_seen_at, excluded.last_seen_at)""",
+        kind="VOLATILE",
     ),
     # Other roles do not see the state and the beginning of each other's transactions. Statements are left out, because
     # they may contain personal data.
-    "open_transactions()": (
+    "open_transactions()": _atomic(
         _WORKER,
-        """
-        CREATE FUNCTION open_transactions() RETURNS TABLE (
+        """open_transactions() RETURNS TABLE (
             pid integer, login name, program text, state text, waits_for text, since timestamptz, blocks bigint
-        )
-        LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-        BEGIN ATOMIC
-            SELECT a.pid, a.usename, a.application_name, a.state, a.wait_event_type, a.xact_start,
+        )""",
+        """SELECT a.pid, a.usename, a.application_name, a.state, a.wait_event_type, a.xact_start,
                    (SELECT count(DISTINCT w.pid) FROM pg_locks w
                     WHERE NOT w.granted AND a.pid = ANY (pg_blocking_pids(w.pid)))
             FROM pg_stat_activity a
             WHERE a.datname = current_database() AND a.backend_type = 'client backend'
               AND a.xact_start IS NOT NULL AND a.pid <> pg_backend_pid()
-            ORDER BY a.xact_start;
-        END
-        """,
+            ORDER BY a.xact_start""",
+        kind="VOLATILE",
     ),
     # Of decisions only: other answers and bodies contain texts of clients.
-    "decision_answer(uuid)": (
+    "decision_answer(uuid)": _atomic(
         _OPERATOR,
-        """
-        CREATE FUNCTION decision_answer(command uuid) RETURNS TABLE (is_applied boolean, refusal text, attempt_id uuid)
-        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-        BEGIN ATOMIC
-            SELECT i.applied_at IS NOT NULL, i.answer -> 'refusal' ->> 'message',
+        "decision_answer(command uuid) RETURNS TABLE (is_applied boolean, refusal text, attempt_id uuid)",
+        """SELECT i.applied_at IS NOT NULL, i.answer -> 'refusal' ->> 'message',
                    CAST(i.answer ->> 'attempt_id' AS uuid)
-            FROM inbox i WHERE i.id = command AND i.kind = 'decide_outcome';
-        END
-        """,
+            FROM inbox i WHERE i.id = command AND i.kind = 'decide_outcome'""",
     ),
     # The pattern comes first, because the error of a cast would quote the text.
-    "quarantined_attempt(uuid)": (
+    "quarantined_attempt(uuid)": _atomic(
         f"{_WORKER}, {_OPERATOR}",
-        """
-        CREATE FUNCTION quarantined_attempt(command uuid) RETURNS uuid
-        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-        BEGIN ATOMIC
-            SELECT CASE WHEN i.body ->> 'attempt_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+        "quarantined_attempt(command uuid) RETURNS uuid",
+        """SELECT CASE WHEN i.body ->> 'attempt_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
                         THEN CAST(i.body ->> 'attempt_id' AS uuid) END
             FROM inbox i
-            WHERE i.id = command AND i.quarantined_at IS NOT NULL;
-        END
-        """,
+            WHERE i.id = command AND i.quarantined_at IS NOT NULL""",
     ),
     # A token names a call to the carrier's callbacks, so operators do not read it.
-    "quarantined_call(uuid)": (
+    "quarantined_call(uuid)": _atomic(
         f"{_WORKER}, {_OPERATOR}",
-        """
-        CREATE FUNCTION quarantined_call(callback uuid) RETURNS uuid
-        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-        BEGIN ATOMIC
-            SELECT t.attempt_id FROM carrier_events e JOIN attempt_tokens t ON t.token = e.token
-            WHERE e.id = callback AND e.quarantined_at IS NOT NULL;
-        END
-        """,
+        "quarantined_call(callback uuid) RETURNS uuid",
+        """SELECT t.attempt_id FROM carrier_events e JOIN attempt_tokens t ON t.token = e.token
+            WHERE e.id = callback AND e.quarantined_at IS NOT NULL""",
     ),
     # A right to empty the bodies would be a right to rewrite them.
-    "drop_quarantined(uuid[], timestamptz, jsonb)": (
+    "drop_quarantined(uuid[], timestamptz, jsonb)": _atomic(
         f"{_WORKER}, {_OPERATOR}",
-        """
-        CREATE FUNCTION drop_quarantined(commands uuid[], dropped_at timestamptz, dropped_with jsonb) RETURNS void
-        LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-        BEGIN ATOMIC
-            UPDATE inbox SET applied_at = dropped_at, body = NULL, answer = dropped_with
-            WHERE id = ANY (commands) AND quarantined_at IS NOT NULL AND applied_at IS NULL;
-        END
-        """,
+        "drop_quarantined(commands uuid[], dropped_at timestamptz, dropped_with jsonb) RETURNS void",
+        """UPDATE inbox SET applied_at = dropped_at, body = NULL, answer = dropped_with
+            WHERE id = ANY (commands) AND quarantined_at IS NOT NULL AND applied_at IS NULL""",
+        kind="VOLATILE",
     ),
     # What the console must know about numbers, without a digit. The second one still tells whose a given number is: the
     # console limits the searches of an operator.
-    "numbers_of_interview(uuid)": (
+    "numbers_of_interview(uuid)": _atomic(
         _OPERATOR,
-        """
-        CREATE FUNCTION numbers_of_interview(interview uuid, OUT is_there boolean, OUT backoffs bigint[])
-        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-        BEGIN ATOMIC
-            SELECT p.phone_number IS NOT NULL,
+        "numbers_of_interview(interview uuid, OUT is_there boolean, OUT backoffs bigint[])",
+        """SELECT p.phone_number IS NOT NULL,
                    ARRAY (SELECT b.id FROM carrier_backoffs b
                           WHERE b.company_id = i.company_id AND b.caller = i.caller_number)
             FROM interviews i JOIN candidates p ON p.id = i.candidate_id
-            WHERE i.id = interview;
-        END
-        """,
+            WHERE i.id = interview""",
     ),
-    "candidates_of_number(text[], integer)": (
+    "candidates_of_number(text[], integer)": _atomic(
         _OPERATOR,
-        """
-        CREATE FUNCTION candidates_of_number(numbers text[], most integer) RETURNS SETOF uuid
-        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-        BEGIN ATOMIC
-            SELECT c.id FROM candidates c WHERE c.phone_number = ANY (numbers) ORDER BY c.id DESC LIMIT least(most, 50);
-        END
-        """,
+        "candidates_of_number(numbers text[], most integer) RETURNS SETOF uuid",
+        """SELECT c.id FROM candidates c WHERE c.phone_number = ANY (numbers)
+            ORDER BY c.id DESC LIMIT least(most, 50)""",
     ),
     # An operator must not read the columns of external ids. The index begins with the company: OFFSET 0 makes
     # PostgreSQL look into it for each company, instead of reading all rows.
-    "resources_of_external_id(text[], integer)": (
+    "resources_of_external_id(text[], integer)": _atomic(
         _OPERATOR,
-        """
-        CREATE FUNCTION resources_of_external_id(texts text[], most integer)
-            RETURNS TABLE (kind text, id uuid, company_id uuid)
-        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-        BEGIN ATOMIC
-            SELECT 'interview', r.id, c.id FROM companies c CROSS JOIN LATERAL (
+        """resources_of_external_id(texts text[], most integer)
+            RETURNS TABLE (kind text, id uuid, company_id uuid)""",
+        """SELECT 'interview', r.id, c.id FROM companies c CROSS JOIN LATERAL (
                 SELECT t.id FROM interviews t
                 WHERE t.company_id = c.id AND t.external_id = ANY (texts) AND t.deleted_at IS NULL OFFSET 0
             ) r
@@ -344,8 +318,6 @@ OPERATORS = {
                 SELECT t.id FROM jobs t
                 WHERE t.company_id = c.id AND t.external_id = ANY (texts) AND t.deleted_at IS NULL OFFSET 0
             ) r
-            ORDER BY 2 DESC LIMIT least(most, 50);
-        END
-        """,
+            ORDER BY 2 DESC LIMIT least(most, 50)""",
     ),
 }
