@@ -3,17 +3,9 @@
 from dataclasses import replace
 from uuid import UUID
 
+from scheduler.domain import attempt as events
 from scheduler.domain import refusals
-from scheduler.domain.attempt import (
-    Attempt,
-    AttemptState,
-    Cancelled,
-    Decision,
-    Deleted,
-    ExpiryMoved,
-    Reason,
-    Rescheduled,
-)
+from scheduler.domain.attempt import Attempt, AttemptState, Decision, Reason
 from scheduler.domain.call import CalleeClock, ScheduleWarning
 from scheduler.domain.command import (
     Answer,
@@ -129,7 +121,9 @@ class Changes:
             interview, _ = self._move(turn, interview, pending, request.scheduled_at, request.time_name)
         elif request.expires_at is not None and pending is not None:
             scheduling.must_open_before(interview.expires_at, pending.due_at, self._policy)
-            turn.stores.attempts.save(pending, ExpiryMoved(expires_at=interview.expires_at), turn.actor, turn.now)
+            turn.stores.attempts.save(
+                pending, events.ExpiryMoved(expires_at=interview.expires_at), turn.actor, turn.now
+            )
         return interview
 
     def _last_clock(self, turn: Turn, interview: Interview) -> CalleeClock | None:
@@ -150,7 +144,7 @@ class Changes:
         before = interview = access.lock_interview(stores, turn.company_id, request.interview_id)
         attempt = stores.attempts.lock_open(interview.id)
         if attempt is not None and attempt.state is AttemptState.PENDING:
-            stores.attempts.save(attempt, Cancelled(reason=Reason.INTERVIEW_DELETED), turn.actor, turn.now)
+            stores.attempts.save(attempt, events.Cancelled(reason=Reason.INTERVIEW_DELETED), turn.actor, turn.now)
         if interview.status is InterviewStatus.SCHEDULED:
             interview = retries.with_status(interview, InterviewStatus.CANCELLED, turn.now)
         stores.interviews.save(replace(interview, deleted_at=turn.now), turn.now, before=before)
@@ -177,7 +171,7 @@ class Changes:
         scheduling.must_open_before(interview.expires_at, schedule.due_at, self._policy)
         replaced = stores.attempts.lock_open(interview.id)
         if replaced is not None:
-            stores.attempts.save(replaced, Cancelled(reason=Reason.REPLACED), turn.actor, turn.now)
+            stores.attempts.save(replaced, events.Cancelled(reason=Reason.REPLACED), turn.actor, turn.now)
         interview = retries.with_status(interview, InterviewStatus.SCHEDULED, turn.now)
         interview = stores.interviews.save(interview, turn.now, before=before)
         return self._new.first_attempt(turn, interview, callee, schedule, warnings)
@@ -211,7 +205,7 @@ class Changes:
             interview = replace(interview, expires_at=scheduling.default_expiry(schedule.due_at))
         scheduling.must_open_before(interview.expires_at, schedule.due_at, self._policy)
         lasting = tuple(each for each in attempt.warnings if each is ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW)
-        event = Rescheduled(schedule=schedule, expires_at=interview.expires_at, warnings=(*warnings, *lasting))
+        event = events.Rescheduled(schedule=schedule, expires_at=interview.expires_at, warnings=(*warnings, *lasting))
         moved = turn.stores.attempts.save(attempt, event, turn.actor, turn.now)
         turn.stores.notify_if_due_soon(schedule.due_at, turn.now)
         return interview, moved
@@ -221,10 +215,10 @@ class Changes:
         attempt = self._lock_attempt(turn, request)
         if attempt.state is AttemptState.PENDING:
             attempt = self._cancelled(turn, attempt)
-        turn.stores.attempts.save(attempt, Deleted(), turn.actor, turn.now)
+        turn.stores.attempts.save(attempt, events.Deleted(), turn.actor, turn.now)
 
     def _cancelled(self, turn: Turn, pending: Attempt, note: str | None = None) -> Attempt:
-        event = Cancelled(reason=Reason.CANCELLED_BY_USER, note=note)
+        event = events.Cancelled(reason=Reason.CANCELLED_BY_USER, note=note)
         cancelled = turn.stores.attempts.save(pending, event, turn.actor, turn.now)
         failpoint("cancel.cancelling")
         return cancelled

@@ -9,21 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.domain.attempt import (
-    AnswerLost,
-    Attempt,
-    AttemptState,
-    ConsentEnded,
-    Deferred,
-    Ended,
-    Event,
-    Expired,
-    NotPlaced,
-    Phase,
-    Placed,
-    ProofMissing,
-    Reason,
-)
+from scheduler.domain import attempt as events
+from scheduler.domain.attempt import Attempt, AttemptState, Event, Phase, Reason
 from scheduler.domain.call import (
     Accepted,
     AnsweredBy,
@@ -308,7 +295,7 @@ def test_call_leaves_before_the_last_day_of_consent_ends() -> None:
     ],
 )
 def test_attempt_is_deferred_for_five_seconds_when(seen: dict[str, Any], cause: str) -> None:
-    assert looked(**seen) == (Deferred(due_at=NOON + timedelta(seconds=5), cause=cause),)
+    assert looked(**seen) == (events.Deferred(due_at=NOON + timedelta(seconds=5), cause=cause),)
 
 
 @pytest.mark.parametrize("skew", [timedelta(seconds=2), -timedelta(seconds=2)])
@@ -330,23 +317,23 @@ def test_claim_is_no_longer_valid_when(attempt: Attempt) -> None:
 
 
 def test_attempt_that_expired_after_its_claim_ends() -> None:
-    events = looked(an_attempt(expires_at=NOON))
-    assert [type(event) for event in events] == [Deferred, Expired]
+    found = looked(an_attempt(expires_at=NOON))
+    assert [type(event) for event in found] == [events.Deferred, events.Expired]
 
 
 def test_attempt_whose_consent_is_over_ends() -> None:
-    events = looked(callee=a_callee(consent_until=date(2026, 4, 1)))
-    assert [type(event) for event in events] == [Deferred, ConsentEnded]
+    found = looked(callee=a_callee(consent_until=date(2026, 4, 1)))
+    assert [type(event) for event in found] == [events.Deferred, events.ConsentEnded]
 
 
 def test_moved_attempt_waits_for_its_new_time() -> None:
-    assert looked(an_attempt(due_at=NOON + A_DAY)) == (Deferred(due_at=NOON + A_DAY, cause="NOT_DUE"),)
+    assert looked(an_attempt(due_at=NOON + A_DAY)) == (events.Deferred(due_at=NOON + A_DAY, cause="NOT_DUE"),)
 
 
 def test_a_shut_window_defers_to_the_next_opening_never_to_now() -> None:
     for opens, due_at in (("15:00", NOON.replace(hour=13)), ("14:00:01", NOON + timedelta(seconds=5))):
         seen = looked(callee=a_callee(intervals=daily(opens, "16:00")))
-        assert seen == (Deferred(due_at=due_at, cause="WINDOW_CLOSED"),)
+        assert seen == (events.Deferred(due_at=due_at, cause="WINDOW_CLOSED"),)
 
 
 def test_a_window_that_closes_before_the_ringing_ends_is_shut() -> None:
@@ -360,7 +347,7 @@ def test_a_window_that_never_opens_is_looked_at_again_tomorrow() -> None:
 
 def test_unknown_zone_defers_the_call_by_a_day() -> None:
     lost = a_callee(timezone="Atlantis/Poseidonis")
-    assert looked(callee=lost) == (Deferred(due_at=NOON + A_DAY, cause="TIMEZONE_UNKNOWN"),)
+    assert looked(callee=lost) == (events.Deferred(due_at=NOON + A_DAY, cause="TIMEZONE_UNKNOWN"),)
 
 
 TOKYO = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=9))
@@ -386,11 +373,14 @@ def test_retry_after_an_offset_rings_when_both_clocks_are_open() -> None:
 ANSWERED = {
     "accepted": (
         Accepted(call_sid="CA1", queue_time=timedelta(seconds=3)),
-        Placed(call_sid="CA1", look_at=NOON + timedelta(seconds=3 + 30 + 15)),
+        events.Placed(call_sid="CA1", look_at=NOON + timedelta(seconds=3 + 30 + 15)),
     ),
-    "never taken": (NeverTaken(cause="THROTTLED"), NotPlaced(due_at=NOON + timedelta(seconds=5), cause="THROTTLED")),
-    "number refused": (NumberRefused(cause="X"), Ended(reason=Reason.INVALID_NUMBER, ended_at=NOON)),
-    "unknown": (AnswerUnknown(cause="X"), AnswerLost(look_at=NOON, cause="X")),
+    "never taken": (
+        NeverTaken(cause="THROTTLED"),
+        events.NotPlaced(due_at=NOON + timedelta(seconds=5), cause="THROTTLED"),
+    ),
+    "number refused": (NumberRefused(cause="X"), events.Ended(reason=Reason.INVALID_NUMBER, ended_at=NOON)),
+    "unknown": (AnswerUnknown(cause="X"), events.AnswerLost(look_at=NOON, cause="X")),
 }
 
 
@@ -414,9 +404,9 @@ def news(status: CallStatus, sid: str = "CA1", **fields: Any) -> CallNews:
 def heard(attempt: Attempt, *told: CallNews) -> Attempt:
     """Compute the attempt after these news."""
     for each in told:
-        events = decisions.on_news(attempt, each, a_callee(), NOON, POLICY)
-        assert not isinstance(events, Alarm | AskTheCarrier), events
-        for event in events:
+        found = decisions.on_news(attempt, each, a_callee(), NOON, POLICY)
+        assert not isinstance(found, Alarm | AskTheCarrier), found
+        for event in found:
             attempt = evolve(attempt, event, NOON)
     return attempt
 
@@ -463,9 +453,9 @@ RINGING, BUSY = (heard(an_attempt(), news(status)) for status in (CallStatus.RIN
 SECOND_CALL = news(CallStatus.RINGING, sid="CA2")
 STARTS = [
     pytest.param(an_attempt(), id="not yet recorded"),
-    pytest.param(evolve(an_attempt(), Placed(call_sid="CA1", look_at=NOON), NOON), id="placed"),
+    pytest.param(evolve(an_attempt(), events.Placed(call_sid="CA1", look_at=NOON), NOON), id="placed"),
     pytest.param(unknown(), id="unknown"),
-    pytest.param(evolve(unknown(), ProofMissing(), NOON), id="given up"),
+    pytest.param(evolve(unknown(), events.ProofMissing(), NOON), id="given up"),
 ]
 
 
@@ -504,7 +494,7 @@ def test_who_answered_is_remembered_until_the_end() -> None:
 
 
 def test_an_unknown_outcome_is_proven_by_an_end_alone() -> None:
-    given_up = evolve(unknown(), ProofMissing(), NOON)
+    given_up = evolve(unknown(), events.ProofMissing(), NOON)
     seen = heard(given_up, *(news(each) for each in BEGINNINGS))
     assert (seen.state, seen.reason) == (AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
     assert has_live_leg(seen)
@@ -517,7 +507,7 @@ ALARMING = {
     "a second call": (RINGING, SECOND_CALL, "TWO_CALLS_FOR_ONE_TOKEN"),
     "a second call after the end": (BUSY, SECOND_CALL, "TWO_CALLS_FOR_ONE_TOKEN"),
     "a call that was never accepted": (
-        evolve(an_attempt(), NotPlaced(due_at=NOON, cause="X"), NOON),
+        evolve(an_attempt(), events.NotPlaced(due_at=NOON, cause="X"), NOON),
         news(CallStatus.RINGING),
         "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED",
     ),
@@ -549,7 +539,9 @@ def test_polled_news_without_a_token_raises_no_alarm() -> None:
 
 
 def test_a_lapsed_lease_is_an_answer_lost() -> None:
-    assert settling.on_lapsed_lease(an_attempt(lease_until=NOON), NOON) == AnswerLost(look_at=NOON, cause="LEASE_OVER")
+    assert settling.on_lapsed_lease(an_attempt(lease_until=NOON), NOON) == events.AnswerLost(
+        look_at=NOON, cause="LEASE_OVER"
+    )
 
 
 @pytest.mark.parametrize(
@@ -576,7 +568,7 @@ def test_one_call_on_the_list_is_the_proof(late: timedelta) -> None:
 def test_two_calls_on_the_list_are_an_alarm_and_never_a_proof() -> None:
     two, alarm = listed("CA1", "CA2"), Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1")
     assert settling.on_listing(unknown(), two, NOON, POLICY) == alarm, "the list names the newer call first"
-    assert isinstance(settling.on_listing(unknown(), two, NOON + POLICY.settle, POLICY), ProofMissing)
+    assert isinstance(settling.on_listing(unknown(), two, NOON + POLICY.settle, POLICY), events.ProofMissing)
 
 
 def test_answered_calls_of_two_in_the_list_are_tracked() -> None:
@@ -590,7 +582,7 @@ def test_empty_list_is_no_proof_before_the_settle_time() -> None:
     assert settling.on_listing(unknown(), (), NOON, POLICY) is None
     assert settling.on_listing(unknown(), (), too_soon, POLICY) is None
     missing = settling.on_listing(unknown(), (), NOON + POLICY.settle, POLICY)
-    assert missing == ProofMissing(search_at=NOON + POLICY.settle + timedelta(seconds=30))
+    assert missing == events.ProofMissing(search_at=NOON + POLICY.settle + timedelta(seconds=30))
 
 
 LISTABLE = POLICY.lease + timedelta(seconds=5)
@@ -621,17 +613,17 @@ def test_verdict_without_an_answer_needs_an_earlier_list(
 ) -> None:
     attempt = replace(unknown(), listed_at=None if listed_after is None else NOON + listed_after)
     missing = settling.on_no_answer(attempt, NOON + asked_after, POLICY)
-    assert isinstance(missing, ProofMissing) is is_given_up
+    assert isinstance(missing, events.ProofMissing) is is_given_up
 
 
 def test_list_asked_for_before_the_lease_ended_is_no_verdict() -> None:
     hasty = replace(POLICY, lease=timedelta(seconds=20), settle=timedelta(seconds=21))
     assert settling.on_listing(unknown(), (), NOON + timedelta(seconds=24), hasty) is None
-    assert isinstance(settling.on_listing(unknown(), (), NOON + timedelta(seconds=25), hasty), ProofMissing)
+    assert isinstance(settling.on_listing(unknown(), (), NOON + timedelta(seconds=25), hasty), events.ProofMissing)
 
 
 def test_searches_grow_rarer_until_the_call_must_be_over() -> None:
-    given_up, now = evolve(unknown(), ProofMissing(search_at=NOON), NOON), NOON + POLICY.settle
+    given_up, now = evolve(unknown(), events.ProofMissing(search_at=NOON), NOON), NOON + POLICY.settle
     waits = []
     while (then := settling.next_search(given_up, (), now, POLICY)) is not None:
         waits.append(then - now)
@@ -642,7 +634,7 @@ def test_searches_grow_rarer_until_the_call_must_be_over() -> None:
 
 
 def test_search_ends_when_two_calls_match_that_are_both_over() -> None:
-    given_up = evolve(unknown(), ProofMissing(search_at=NOON), NOON)
+    given_up = evolve(unknown(), events.ProofMissing(search_at=NOON), NOON)
     over = [replace(each, news=replace(each.news, status=CallStatus.BUSY)) for each in listed("CA1", "CA2")]
     assert settling.next_search(given_up, over, NOON + POLICY.settle, POLICY) is None
     one_lives = [over[0], *listed("CA2")]

@@ -7,21 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from scheduler.domain.attempt import (
-    AnswerLost,
-    Attempt,
-    AttemptState,
-    Claimed,
-    Created,
-    Decided,
-    Decision,
-    Deferred,
-    Event,
-    Placed,
-    Progressed,
-    Reason,
-    Rescheduled,
-)
+from scheduler.domain import attempt as events
+from scheduler.domain.attempt import Attempt, AttemptState, Decision, Event, Reason
 from scheduler.domain.batch import Batch, BatchState
 from scheduler.domain.call import AnsweredBy, CallProgress
 from scheduler.domain.command import Command, CommandKind
@@ -34,8 +21,7 @@ from scheduler.lifecycle.state_machine import ARROWS, Arrow, arrow_of, evolve
 from tests.architecture.sources import PRODUCT
 from tests.conftest import NOON
 from tests.lifecycle.lifecycle_setup import pending
-from tests.lifecycle.test_state_machine import LATER, SCHEDULE, an_attempt
-from tests.lifecycle.test_state_machine import events as one_of_each
+from tests.lifecycle.test_state_machine import LATER, SCHEDULE, an_attempt, one_of_each
 
 REPORTED = {
     "created": {"call_attempt.scheduled"},
@@ -82,11 +68,11 @@ def test_arrow_is_reported_by_its_types(arrow: Arrow) -> None:
         for each in one_of_each()
         if each.name == arrow.event and getattr(each, "reason", None) in {arrow.reason, None, "a test"}
     ]
-    if isinstance(event, Progressed):
+    if isinstance(event, events.Progressed):
         event = replace(event, rank=CallProgress.ANSWERED)
-    if isinstance(event, Rescheduled):
+    if isinstance(event, events.Rescheduled):
         event = replace(event, schedule=replace(SCHEDULE, due_at=LATER))
-    if isinstance(event, Decided) and before is not None:
+    if isinstance(event, events.Decided) and before is not None:
         before = replace(before, look_at=None)
     assert arrow_of(before, event) == arrow
     expected = set() if (arrow.event, arrow.source) == AGAIN_UNKNOWN else REPORTED.get(arrow.event, set())
@@ -127,7 +113,7 @@ BATCH = Batch(
     updated_at=NOON,
 )
 RAISED_BY: dict[str, tuple[NewEvent | OwnersEvent, ...]] = {
-    "of_attempt": partner_events.of_attempt(None, pending(), Created(), retry_of=ID),
+    "of_attempt": partner_events.of_attempt(None, pending(), events.Created(), retry_of=ID),
     "of_new_interview": partner_events.of_new_interview(INTERVIEW),
     "of_interview": tuple(
         event
@@ -148,7 +134,7 @@ RAISED_BY: dict[str, tuple[NewEvent | OwnersEvent, ...]] = {
 
 def test_every_type_is_raised_by_a_function_that_is_called() -> None:
     """So a type that nothing sends cannot be added."""
-    raised = {event.type.value for events in RAISED_BY.values() for event in events}
+    raised = {event.type.value for each in RAISED_BY.values() for event in each}
     assert raised.union(*REPORTED.values()) == {*EventType}
     assert RAISED_BY.keys() == {name for name in vars(partner_events) if name.startswith("of_")}
     sources = [path.read_text(encoding="utf-8") for path in PRODUCT if path.name != "partner_events.py"]
@@ -158,13 +144,13 @@ def test_every_type_is_raised_by_a_function_that_is_called() -> None:
 
 def test_call_is_reported_as_started_only_once() -> None:
     dialling = an_attempt(AttemptState.IN_PROGRESS)
-    lost = AnswerLost(look_at=LATER, cause="A_TEST")
+    lost = events.AnswerLost(look_at=LATER, cause="A_TEST")
     assert [each.type for each in reported(dialling, lost)] == [
         EventType.ATTEMPT_STARTED,
         EventType.INTERVIEW_STARTED,
     ]
     unknown = evolve(dialling, lost, NOON)
-    assert reported(unknown, Placed(call_sid="CA1", look_at=LATER)) == ()
+    assert reported(unknown, events.Placed(call_sid="CA1", look_at=LATER)) == ()
 
 
 @pytest.mark.parametrize(
@@ -181,12 +167,12 @@ def test_answer_is_reported_once_and_not_for_machines(
     heard: CallProgress, rank: CallProgress, by: AnsweredBy | None, *, is_reported: bool
 ) -> None:
     before = replace(an_attempt(AttemptState.IN_PROGRESS), heard_rank=heard)
-    assert bool(reported(before, Progressed(rank=rank, answered_by=by))) == is_reported
+    assert bool(reported(before, events.Progressed(rank=rank, answered_by=by))) == is_reported
 
 
 def test_short_deferral_is_not_reported() -> None:
     claimed = an_attempt(AttemptState.IN_PROGRESS)
-    soon, later = (Deferred(due_at=NOON + timedelta(seconds=each), cause="PAUSED") for each in (59, 60))
+    soon, later = (events.Deferred(due_at=NOON + timedelta(seconds=each), cause="PAUSED") for each in (59, 60))
     assert reported(claimed, soon) == ()
     [moved] = reported(claimed, later)
     assert moved.data["by"] == "DEFERRAL"
@@ -194,12 +180,12 @@ def test_short_deferral_is_not_reported() -> None:
 
 
 def test_claim_is_not_reported() -> None:
-    assert reported(an_attempt(), Claimed(token="new", lease_until=LATER)) == ()
+    assert reported(an_attempt(), events.Claimed(token="new", lease_until=LATER)) == ()
 
 
 def test_retry_is_reported_for_the_attempt_that_ended() -> None:
     ended, retry = uuid4(), replace(pending(), retry_number=1)
-    [event] = partner_events.of_attempt(None, retry, Created(), retry_of=ended)
+    [event] = partner_events.of_attempt(None, retry, events.Created(), retry_of=ended)
     assert event.type is EventType.ATTEMPT_RETRY_SCHEDULED
     assert event.attempt_id == ended
     assert event.data["nextAttemptId"] == str(retry.id)
@@ -208,6 +194,6 @@ def test_retry_is_reported_for_the_attempt_that_ended() -> None:
 
 def test_words_of_an_operator_are_not_reported() -> None:
     before = replace(an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN), look_at=None)
-    [event] = reported(before, Decided(decision=Decision.RANG, reason="Ada said so"))
+    [event] = reported(before, events.Decided(decision=Decision.RANG, reason="Ada said so"))
     assert event.data["decision"] == "RANG"
     assert "Ada" not in str(event)

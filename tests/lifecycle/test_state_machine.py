@@ -9,37 +9,8 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from scheduler.domain.attempt import (
-    AnswerLost,
-    Attempt,
-    AttemptState,
-    Cancelled,
-    Claimed,
-    ConsentEnded,
-    Created,
-    CreatedAsTest,
-    Decided,
-    Decision,
-    Deferred,
-    Deleted,
-    Ended,
-    Event,
-    Expired,
-    ExpiryMoved,
-    HangUpCause,
-    HangUpWanted,
-    LegSeen,
-    MovedBySettings,
-    NeverDialled,
-    NotPlaced,
-    Phase,
-    Placed,
-    Progressed,
-    ProofMissing,
-    Proven,
-    Reason,
-    Rescheduled,
-)
+from scheduler.domain import attempt as events
+from scheduler.domain.attempt import Attempt, AttemptState, Decision, Event, HangUpCause, Phase, Reason
 from scheduler.domain.call import CallProgress
 from scheduler.lifecycle.state_machine import (
     ARROWS,
@@ -71,33 +42,33 @@ def an_attempt(state: AttemptState = AttemptState.PENDING, reason: Reason | None
     return replace(plain, ended_at=NOON if state in OVER else None)
 
 
-def events() -> Iterator[Event]:
+def one_of_each() -> Iterator[Event]:
     """Yield one event of each kind, and one for each reason if it has reasons."""
     yield from (
-        Created(),
-        CreatedAsTest(),
-        Claimed(token="new", lease_until=LATER),
-        Deferred(due_at=LATER, cause="A_TEST"),
-        NotPlaced(due_at=LATER, cause="A_TEST"),
-        Placed(call_sid="CA1", look_at=LATER),
-        AnswerLost(look_at=LATER, cause="A_TEST"),
-        Progressed(rank=CallProgress.RINGING),
-        ProofMissing(),
-        Expired(),
-        ConsentEnded(),
-        Rescheduled(schedule=SCHEDULE, expires_at=LATER),
-        MovedBySettings(schedule=SCHEDULE, due_at=LATER),
-        ExpiryMoved(expires_at=LATER),
-        HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING),
-        NeverDialled(due_at=LATER, call_sid="CA1"),
-        LegSeen(call_sid="CA1", rank=CallProgress.RINGING, look_at=LATER),
-        Decided(decision=Decision.RANG, reason="a test"),
-        Deleted(),
+        events.Created(),
+        events.CreatedAsTest(),
+        events.Claimed(token="new", lease_until=LATER),
+        events.Deferred(due_at=LATER, cause="A_TEST"),
+        events.NotPlaced(due_at=LATER, cause="A_TEST"),
+        events.Placed(call_sid="CA1", look_at=LATER),
+        events.AnswerLost(look_at=LATER, cause="A_TEST"),
+        events.Progressed(rank=CallProgress.RINGING),
+        events.ProofMissing(),
+        events.Expired(),
+        events.ConsentEnded(),
+        events.Rescheduled(schedule=SCHEDULE, expires_at=LATER),
+        events.MovedBySettings(schedule=SCHEDULE, due_at=LATER),
+        events.ExpiryMoved(expires_at=LATER),
+        events.HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING),
+        events.NeverDialled(due_at=LATER, call_sid="CA1"),
+        events.LegSeen(call_sid="CA1", rank=CallProgress.RINGING, look_at=LATER),
+        events.Decided(decision=Decision.RANG, reason="a test"),
+        events.Deleted(),
     )
     for reason in Reason:
-        yield Ended(reason=reason, ended_at=LATER)
-        yield Proven(reason=reason, call_sid="CA1", ended_at=LATER)
-        yield Cancelled(reason=reason)
+        yield events.Ended(reason=reason, ended_at=LATER)
+        yield events.Proven(reason=reason, call_sid="CA1", ended_at=LATER)
+        yield events.Cancelled(reason=reason)
 
 
 def standings() -> Iterator[tuple[AttemptState | None, Reason | None]]:
@@ -174,11 +145,11 @@ def test_the_database_has_the_same_arrows(postgres_url: str) -> None:
 
 def allowed(state: AttemptState | None, reason: Reason | None, event: Event) -> Arrow | None:
     """Find the arrow of an event from a state in the list itself."""
-    deleted = isinstance(event, Deleted)
+    deleted = isinstance(event, events.Deleted)
     if state is AttemptState.FAILED and reason is not Reason.OUTCOME_UNKNOWN and not deleted:
         return None
     # The reason of a decision is an operator's text.
-    wanted = reason if deleted else None if isinstance(event, Decided) else getattr(event, "reason", None)
+    wanted = reason if deleted else None if isinstance(event, events.Decided) else getattr(event, "reason", None)
     found = [
         arrow
         for arrow in ARROWS
@@ -188,14 +159,14 @@ def allowed(state: AttemptState | None, reason: Reason | None, event: Event) -> 
     return found[0] if found else None
 
 
-PAIRS = list(product(standings(), events()))
+PAIRS = list(product(standings(), one_of_each()))
 
 
 def test_every_arrow_is_taken_and_every_other_pair_is_refused() -> None:
     taken = set()
     for (state, reason), event in PAIRS:
         attempt = None if state is None else an_attempt(state, reason)
-        if attempt is not None and isinstance(event, Decided):
+        if attempt is not None and isinstance(event, events.Decided):
             attempt = replace(attempt, look_at=None)  # a live call forbids only this event
         arrow = allowed(state, reason, event)
         if arrow is None:
@@ -215,19 +186,19 @@ def test_every_arrow_is_taken_and_every_other_pair_is_refused() -> None:
 def test_end_state_changes_only_by_proof_of_an_unknown_outcome(state: AttemptState, reason: Reason) -> None:
     over = an_attempt(state, reason)
     ways_out = set()
-    for event in events():
+    for event in one_of_each():
         try:
             after = evolve(over, event, LATER)
         except NoSuchArrow:
             continue
         if (after.state, after.reason) != (state, reason):
             ways_out.add(type(event))
-    assert ways_out == ({Proven} if reason is Reason.OUTCOME_UNKNOWN else set())
+    assert ways_out == ({events.Proven} if reason is Reason.OUTCOME_UNKNOWN else set())
 
 
 def test_unknown_outcome_is_hung_up_only_after_its_call_is_found() -> None:
     seen = an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
-    wanted = HangUpWanted(cause=HangUpCause.COMPANY_DELETED)
+    wanted = events.HangUpWanted(cause=HangUpCause.COMPANY_DELETED)
     assert evolve(seen, wanted, NOON).hang_up is HangUpCause.COMPANY_DELETED
     for nothing_to_end in (replace(seen, look_at=None), an_attempt(), an_attempt(AttemptState.FAILED, Reason.BUSY)):
         with pytest.raises(NoSuchArrow):
@@ -236,29 +207,29 @@ def test_unknown_outcome_is_hung_up_only_after_its_call_is_found() -> None:
 
 def test_decision_is_possible_once_and_not_during_a_call() -> None:
     unknown = replace(an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN), look_at=None, search_at=LATER)
-    decided = evolve(unknown, Decided(decision=Decision.LEFT, reason="a test"), LATER)
+    decided = evolve(unknown, events.Decided(decision=Decision.LEFT, reason="a test"), LATER)
     assert (decided.decision, decided.decided_at, decided.search_at) == (Decision.LEFT, LATER, LATER)
     for no_decision in (decided, replace(unknown, look_at=LATER)):
         with pytest.raises(NoSuchArrow):
-            evolve(no_decision, Decided(decision=Decision.RANG, reason="a test"), LATER)
+            evolve(no_decision, events.Decided(decision=Decision.RANG, reason="a test"), LATER)
 
 
 @pytest.mark.parametrize("decision", Decision)
 def test_late_proof_replaces_each_decision(decision: Decision) -> None:
     unknown = replace(an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN), look_at=None, call_sid=None)
-    decided = evolve(unknown, Decided(decision=decision, reason="a test"), NOON)
+    decided = evolve(unknown, events.Decided(decision=decision, reason="a test"), NOON)
     for reason, state in CALL_ENDS.items():
-        proven = evolve(decided, Proven(reason=reason, call_sid="CA1", ended_at=LATER), LATER)
+        proven = evolve(decided, events.Proven(reason=reason, call_sid="CA1", ended_at=LATER), LATER)
         assert (proven.state, proven.reason) == (state, reason)
-    seen = evolve(decided, LegSeen(call_sid="CA1", rank=CallProgress.RINGING, look_at=LATER), LATER)
+    seen = evolve(decided, events.LegSeen(call_sid="CA1", rank=CallProgress.RINGING, look_at=LATER), LATER)
     assert (seen.reason, seen.decision, seen.decided_at) == (Reason.OUTCOME_UNKNOWN, None, None)
-    again = evolve(seen, ProofMissing(), LATER)
+    again = evolve(seen, events.ProofMissing(), LATER)
     assert (again.reason, again.decision) == (Reason.OUTCOME_UNKNOWN, None), "an operator decides again"
 
 
 @guards("late_proof")
 def test_proof_is_final() -> None:
-    proof = Proven(reason=Reason.BUSY, call_sid="CA1", ended_at=LATER)
+    proof = events.Proven(reason=Reason.BUSY, call_sid="CA1", ended_at=LATER)
     proven = evolve(an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN), proof, LATER)
     with pytest.raises(NoSuchArrow):
         evolve(proven, replace(proof, reason=Reason.ANSWERED), LATER)
@@ -266,20 +237,22 @@ def test_proof_is_final() -> None:
 
 def test_an_error_names_event_and_state() -> None:
     with pytest.raises(NoSuchArrow, match="claimed cannot happen to an attempt that is FAILED BUSY"):
-        evolve(an_attempt(AttemptState.FAILED, Reason.BUSY), Claimed(token="t", lease_until=LATER), LATER)
+        evolve(an_attempt(AttemptState.FAILED, Reason.BUSY), events.Claimed(token="t", lease_until=LATER), LATER)
 
 
-@pytest.mark.parametrize("event", [Deferred(due_at=LATER, cause="A_TEST"), NotPlaced(due_at=LATER, cause="A_TEST")])
+@pytest.mark.parametrize(
+    "event", [events.Deferred(due_at=LATER, cause="A_TEST"), events.NotPlaced(due_at=LATER, cause="A_TEST")]
+)
 def test_attempt_back_to_pending_keeps_only_its_token(event: Event) -> None:
     busy = replace(an_attempt(AttemptState.IN_PROGRESS), released_until=LATER, looks=3, look_at=LATER, unknown_at=NOON)
-    not_placed = 1 if isinstance(event, NotPlaced) else 0
+    not_placed = 1 if isinstance(event, events.NotPlaced) else 0
     back = replace(an_attempt(), token="token", epoch=2, updated_at=LATER, due_at=LATER, not_placed=not_placed)
     assert evolve(busy, event, LATER) == back
 
 
 def test_placed_attempt_resets_the_count_of_unplaced_tries() -> None:
     refused_twice = replace(an_attempt(AttemptState.IN_PROGRESS), not_placed=2)
-    assert evolve(refused_twice, Placed(call_sid="CA1", look_at=LATER), LATER).not_placed == 0
+    assert evolve(refused_twice, events.Placed(call_sid="CA1", look_at=LATER), LATER).not_placed == 0
 
 
 def test_only_in_progress_is_busy_and_only_end_states_are_over() -> None:

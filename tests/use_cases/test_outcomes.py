@@ -9,18 +9,8 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.domain.attempt import (
-    Attempt,
-    AttemptState,
-    Ended,
-    HangUpCause,
-    LegSeen,
-    Phase,
-    Progressed,
-    ProofMissing,
-    Proven,
-    Reason,
-)
+from scheduler.domain import attempt as events
+from scheduler.domain.attempt import Attempt, AttemptState, HangUpCause, Phase, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, CallProgress, CallStatus, NeverTaken
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
@@ -128,7 +118,7 @@ def test_retry_keeps_the_limit_of_attempts(retrying: Tenant, earlier: int) -> No
 def test_failure_without_a_cause_raises_an_alarm(retrying: Tenant, explain: Explain, *, is_known: bool) -> None:
     attempt = a_placed_attempt(retrying)
     with capture_logs() as logs:
-        ended = Ended(reason=Reason.CARRIER_ERROR, ended_at=retrying.now(), cause_is_known=is_known)
+        ended = events.Ended(reason=Reason.CARRIER_ERROR, ended_at=retrying.now(), cause_is_known=is_known)
         retrying.take(attempt, ended)
     alarms = [line["attempt_id"] for line in logs if line.get("alarm") == "CAUSE_LOST"]
     assert alarms == ([] if is_known else [str(attempt.id)])
@@ -213,7 +203,7 @@ def test_called_number_is_stored_only_during_the_call(tenant: Tenant) -> None:
 
 def proven(tenant: Tenant, attempt: Attempt, reason: Reason) -> Attempt:
     sid = attempt.call_sid or a_sid()
-    return tenant.take(attempt, Proven(reason=reason, call_sid=sid, ended_at=tenant.now()))
+    return tenant.take(attempt, events.Proven(reason=reason, call_sid=sid, ended_at=tenant.now()))
 
 
 def test_late_call_holds_its_line_until_it_ends(tenant: Tenant, now: TestClock) -> None:
@@ -282,8 +272,8 @@ def test_late_call_is_polled_until_it_ends(tenant: Tenant, settle: Settle, calls
     sid = calls.ring(mine, ring_s=0, talk_s=0)
     calls.wait_for(sid, "completed")
     tenant.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
-    tenant.take(mine, ProofMissing())
-    tenant.take(mine, LegSeen(call_sid=sid, rank=CallProgress.RINGING, look_at=tenant.now()))
+    tenant.take(mine, events.ProofMissing())
+    tenant.take(mine, events.LegSeen(call_sid=sid, rank=CallProgress.RINGING, look_at=tenant.now()))
     settle.round()
     settled = tenant.attempt(mine.id)
     assert (settled.state, settled.reason) == (AttemptState.COMPLETED, Reason.ANSWERED)
@@ -405,7 +395,7 @@ def test_finished_second_call_is_polled_again_after_new_news(
 @pytest.fixture
 def two_calls(tenant: Tenant, calls: Calls, hear_news: Any) -> TwoCalls:
     """An attempt whose carrier rang twice, and both were answered: the second call goes on."""
-    mine = tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED))
+    mine = tenant.take(a_placed_attempt(tenant), events.Progressed(rank=CallProgress.ANSWERED))
     second = second_call(calls, mine, ring_s=0, talk_s=FOR_HOURS)
     calls.wait_for(second, "in-progress")
     hear_news(mine, CallStatus.ANSWERED, second)
