@@ -85,7 +85,7 @@ def read_number(text: str) -> CalleeNumber:
     Kinds are those of Google's libphonenumber, as are zones, if it knows more than the country. A number without an
     area (mobile, toll-free, VoIP, ...) may be anywhere in its country, so every zone of the country in the tz database
     counts as well. If libphonenumber gives only zones of other countries, those of the number's own country are added.
-    If it has more exact data for a part of an area, the zones of both parts count. `zone_facts` corrects its data.
+    If it has more exact data for a part of an area, the zones of both parts count. `zone_names` corrects its data.
     """
     if (fault := e164_fault(text)) is not None:
         raise _invalid(fault)
