@@ -90,15 +90,7 @@ def import_people(
     """
     from command_line.terminal import terminal
     from standalone.api_client import ApiClient
-    from standalone.importing.rows import (
-        Defaults,
-        UnreadableFile,
-        chosen,
-        columns_of,
-        items_of,
-        name_agent,
-        read,
-    )
+    from standalone.importing.rows import Defaults, UnreadableFile, chosen, columns_of, items_of, name_agent, read
 
     url = api_url(url)
     _check_defaults(gdpr_expiry_date, at)

@@ -10,16 +10,7 @@ from command_line import run  # noqa: F401
 
 # isort: split
 # The modules above and below add their commands when they are imported, in the order in which --help shows them.
-from command_line import (  # noqa: F401
-    api,
-    database,
-    imports,
-    incidents,
-    keys,
-    operate,
-    records,
-    webhooks,
-)
+from command_line import api, database, imports, incidents, keys, operate, records, webhooks  # noqa: F401
 from command_line.app import app, join_help_lines
 from command_line.output import WRONG_USAGE, print_error, print_stopped
 from standalone.errors import Stopped

@@ -7,14 +7,7 @@ from fastapi import APIRouter, Request, Security
 from fastapi.responses import JSONResponse
 
 from api_shim import auth, responses
-from api_shim.auth import (
-    READ_AGENTS,
-    READ_CANDIDATES,
-    READ_COMPANIES,
-    READ_INTERVIEWS,
-    READ_JOBS,
-    READ_WEBHOOKS,
-)
+from api_shim.auth import READ_AGENTS, READ_CANDIDATES, READ_COMPANIES, READ_INTERVIEWS, READ_JOBS, READ_WEBHOOKS
 from api_shim.context import app_context
 from api_shim.openapi import error_answers
 from api_shim.schemas.envelope import CommandAnswer
