@@ -83,12 +83,12 @@ def status(as_json: AsJson = False) -> None:
 
     with operator_session(computes=True) as session:
         found = Status(
-            carriers=session.explain.carriers(),
-            companies=session.explain.waiting(),
-            commands=session.backlog.commands(),
-            callbacks_quarantined=session.backlog.callbacks_quarantined(),
+            carriers=session.counts.carriers(),
+            companies=session.counts.attempts(),
+            commands=session.counts.commands(),
+            callbacks_quarantined=session.counts.callbacks_quarantined(),
             unsent_mails=session.explain.unsent_invitations(),
-            erasures=session.backlog.erasures(),
+            erasures=session.counts.erasures(),
             backoffs=session.carrier_waits.all(),
             alarms=session.alarms.count_open(),
         )

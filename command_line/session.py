@@ -17,10 +17,11 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.settings import Settings
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.counts import DatabaseSessions
+from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.erase import Certificates
+from scheduler.use_cases.operations.installation import DatabaseSessions
 from scheduler.use_cases.operations.pauses import CarrierWaits, Pauses
-from scheduler.use_cases.operations.quarantine import Backlog, Quarantine
+from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
 from scheduler.use_cases.operations.webhooks import EncryptWebhooks, WebhookOperations
 from scheduler.use_cases.resources.keys import Keys
@@ -44,7 +45,7 @@ class OperatorSession:
         self.alarms = Alarms(database, now, actor)
         self.keys = Keys(database, context.hasher, now, actor)
         self.explain = Explain(context)
-        self.backlog = Backlog(database, now)
+        self.counts = Counts(context)
         self.quarantine = Quarantine(database, now, actor)
         self.pauses = Pauses(database, now, actor)
         self.carrier_waits = CarrierWaits(database, now, actor)

@@ -14,8 +14,7 @@ from scheduler.domain.company import Mails
 from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
 from scheduler.timing.time_texts import span_text
-from scheduler.use_cases.operations.quarantine import Commands, OpenErasures
-from scheduler.use_cases.shared.status import Carrier, Waiting
+from scheduler.use_cases.operations.counts import Carrier, Commands, OpenErasures, Waiting
 
 _THEIR_TIME = "their time"
 _NOT_SOON = timedelta(seconds=10)

@@ -22,8 +22,8 @@ from scheduler.domain.principal import OperatorRole
 from scheduler.domain.refusals import Conflict, NotFound, Refused
 from scheduler.logs import log
 from scheduler.rules.operators import LONGEST
+from scheduler.use_cases.operations.counts import Waiting
 from scheduler.use_cases.operations.pauses import Pause
-from scheduler.use_cases.shared.status import Waiting
 
 # A page defines its acts next to its routes and adds `act_routes(...)` to its router. It links to `address_of(act,
 # ...)`. Each form asks for a reason, which is checked like that of `duecall pause`, and has a token, so that sending

@@ -24,9 +24,7 @@ from scheduler.clock import deadline_in
 from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.errors import WrongDatabase
-from scheduler.use_cases.operations.counts import Counted
-from scheduler.use_cases.operations.quarantine import Commands
-from scheduler.use_cases.shared.status import HOLDING, Carrier, Held, Waiting
+from scheduler.use_cases.operations.counts import HOLDING, Carrier, Commands, Counted, Held, Waiting
 from scheduler.wire.field_types import Wire
 from workers.liveness import Degraded, degraded_by
 

@@ -15,7 +15,7 @@ from scheduler.domain.interview import SHOWN_ATTEMPTS, AgentType, InterviewStatu
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.lifecycle.scheduling import offset_text, together
 from scheduler.timing import call_windows
-from scheduler.use_cases.shared.status import waits_for
+from scheduler.use_cases.explain import waits_for
 from scheduler.wire.field_types import Wire
 
 

@@ -24,13 +24,11 @@ from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.database import Database
 from scheduler.persistence.keys import ListedKey
 from scheduler.persistence.unknown_outcomes import UnknownOutcome
-from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.counts import HOLDING, Carrier, Commands, Counts, OpenErasures, Waiting
 from scheduler.use_cases.operations.pauses import CarrierWaits
-from scheduler.use_cases.operations.quarantine import Backlog, Commands, OpenErasures
 from scheduler.use_cases.shared.access import not_found
 from scheduler.use_cases.shared.alarms import Alarms
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.shared.status import HOLDING, Carrier, Waiting
 
 # --- Reads for the pages of the operators' console: the state of the whole installation
 
@@ -128,20 +126,19 @@ class Overview:
 
 class OperatorPages:
     def __init__(self, context: Context) -> None:
-        self._explain = Explain(context)
-        self._backlog = Backlog(context.database, context.now)
+        self._counts = Counts(context)
         self._carrier_waits = CarrierWaits(context.database, context.now)
         self._alarms = Alarms(context.database, context.now)
 
     def overview(self) -> Overview:
         """Read the counts over all companies. Raises DatabaseAway."""
         return Overview(
-            carriers=self._explain.carriers(),
-            companies=self._explain.waiting(),
-            commands=self._backlog.commands(),
-            callbacks_quarantined=self._backlog.callbacks_quarantined(),
+            carriers=self._counts.carriers(),
+            companies=self._counts.attempts(),
+            commands=self._counts.commands(),
+            callbacks_quarantined=self._counts.callbacks_quarantined(),
             backoffs=self._carrier_waits.all(),
-            erasures=self._backlog.erasures(),
+            erasures=self._counts.erasures(),
             alarms=self._alarms.count_open(),
         )
 
@@ -222,8 +219,7 @@ class CompanyPages:
     def __init__(self, context: Context) -> None:
         self._database = context.database
         self._now = context.now
-        self._explain = Explain(context)
-        self._backlog = Backlog(context.database, context.now)
+        self._counts = Counts(context)
 
     def all(self, show: Show, name: str) -> CompanyList:
         """List the companies whose name contains `name`, in any case. Raises DatabaseAway."""
@@ -270,8 +266,8 @@ class CompanyPages:
         return found, self._all_paused_for()
 
     def _all(self) -> list[CompanyCounts]:
-        attempts = self._explain.waiting()
-        commands = self._backlog.commands()
+        attempts = self._counts.attempts()
+        commands = self._counts.commands()
         with self._database.reading() as stores:
             headings = {each.id: each for each in OperatedResources(stores.connection).companies()}
         return [
@@ -286,7 +282,7 @@ class CompanyPages:
         ]
 
     def _all_paused_for(self) -> str | None:
-        return next((each.pause_reason for each in self._explain.carriers() if each.pause_reason is not None), None)
+        return next((each.pause_reason for each in self._counts.carriers() if each.pause_reason is not None), None)
 
 
 def _trouble(row: CompanyCounts) -> tuple[object, ...]:

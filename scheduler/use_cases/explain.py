@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter
+from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter, Phase
 from scheduler.domain.call import Schedule, ScheduleWarning
 from scheduler.domain.command import refusal_of
 from scheduler.domain.company import Company, Mails
@@ -14,15 +14,16 @@ from scheduler.domain.interview import Candidate, InterviewFilter, InterviewStor
 from scheduler.domain.principal import MAX_NAME, Principal, seen_by_companies
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.resource import KeysetPage, KeysetSlice, Listed, Slice
-from scheduler.lifecycle import blocks, scheduling, settling
+from scheduler.lifecycle import blocks, scheduling
+from scheduler.lifecycle.state_machine import has_live_leg
 from scheduler.persistence.last_looks import LastLookRow
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resources import shown
 from scheduler.timing import callee_zones, zone_names
+from scheduler.use_cases.operations.counts import carriers_in
 from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared.batch import callee_of, situation_from
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.shared.status import Carrier, Waiting, carriers_in, held_by_rule, waits_for
 from scheduler.wire.named_fields import named, of_question
 
 _FAR = timedelta(days=365 * 50)
@@ -110,7 +111,8 @@ class Explain:
 
     def account_calls(self) -> int:
         """Count the calls in progress of all companies, the only figure about others that a principal sees."""
-        return sum(each.in_progress for each in self.carriers())
+        with self._database.counting() as stores:
+            return sum(each.in_progress for each in carriers_in(stores))
 
     def look(self, stores: Stores, attempt_id: UUID) -> LastLookRow:
         """Read what the last look of the attempt needs, without numbers in a role that may not read them."""
@@ -203,26 +205,26 @@ class Explain:
         callee_zones.check_allowed(callee.number, company.settings.allowed_countries)
         return scheduling.on_request(question.scheduled_at, callee, now, self._policy)
 
-    def waiting(self) -> Sequence[Waiting]:
-        """Count every company's attempts by state. Raises DatabaseAway."""
-        with self._database.counting() as stores:
-            return self.waiting_in(stores)
-
-    def waiting_in(self, stores: Stores) -> Sequence[Waiting]:
-        """Do the same in a transaction that counts."""
-        now = self._now()
-        rows = stores.attempt_counts.counts(now, settling.undecided_before(now, self._policy))
-        return [Waiting(**{**row._asdict(), "held": held_by_rule(row.held)}) for row in rows]
-
     def unsent_invitations(self) -> Sequence[Mails]:
         """List the state of unsent invitation e-mails, by company. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.invitations.unsent(self._now())
 
-    def carriers(self) -> Sequence[Carrier]:
-        """Read the state of each carrier account. There is usually one. Raises DatabaseAway."""
-        with self._database.counting() as stores:
-            return carriers_in(stores)
+
+def waits_for(attempt: Attempt, now: datetime) -> str:
+    """Describe in a few words the next event that the attempt needs, from its state alone. Empty if it needs none.
+
+    The explanation of a pending attempt also names other blocks, such as a pause.
+    """
+    if attempt.state is AttemptState.PENDING:
+        return "its time" if attempt.due_at > now else "its turn"
+    if attempt.phase is Phase.DIALLING:
+        return "the carrier's answer"
+    if attempt.phase is Phase.PLACED:
+        return "the call's end"
+    if attempt.phase is Phase.UNKNOWN:
+        return "proof of what became of it"
+    return "the call's end" if has_live_leg(attempt) else ""
 
 
 def _with_key_names(

@@ -31,7 +31,7 @@ from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands
 from scheduler.use_cases.shared.alarms import Acts
 from tests.conftest import real_now, seed, wait_until
@@ -157,11 +157,11 @@ def test_each_rule_leads_to_the_calls_it_holds(viewer: httpx.Client, tenant: Ten
 
     def compared() -> Counter[str]:
         counts: Counter[str] = Counter()
-        for each in Explain(tenant.context).waiting():
+        for each in Counts(tenant.context).attempts():
             counts.update({rule: held.count for rule, held in each.held.items()})
         assert {rule: len(listed(viewer, rule=rule)) for rule in RULES} == {rule: counts[rule] for rule in RULES}
         assert of_now() == {rule: (counts[rule], counts[rule]) for rule in counts}
-        assert len(listed(viewer, state="due")) == sum(each.due for each in Explain(tenant.context).waiting())
+        assert len(listed(viewer, state="due")) == sum(each.due for each in Counts(tenant.context).attempts())
         return counts
 
     assert set(compared()) == {Rule.NUMBER_BUSY, Rule.COMMAND_WAITING, Rule.EXPIRED}

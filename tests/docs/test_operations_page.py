@@ -20,7 +20,7 @@ from scheduler.domain.alarm import KINDS, MEANINGS, anchor_of, meaning_of
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.use_cases.shared.status import Carrier, Waiting
+from scheduler.use_cases.operations.counts import Carrier, Waiting
 from tests.architecture.sources import PRODUCT
 from tests.docs.pages import DOCS, anchor, blocks, read, section
 from tests.support.compose import ROOT, procfile, variables_of_compose

@@ -33,9 +33,8 @@ from scheduler.persistence.inbox import FoundCommand
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.operations.counts import Tallies
+from scheduler.use_cases.operations.counts import Counts, Tallies
 from scheduler.use_cases.operations.pauses import CarrierWaits
-from scheduler.use_cases.operations.quarantine import Backlog
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
@@ -399,12 +398,12 @@ class Walk:
         # So many commands wait, too, that to read all of them for each due attempt is too much.
         for _ in range(WAITING):
             a_waiting_command(self.owner, uuid4())
-        explain, backlog = Explain(self.api.context), Backlog(self.api.database, self.now)
-        for counted in (explain.waiting, explain.carriers, CarrierWaits(self.api.database, self.now).all):
+        counts = Counts(self.api.context)
+        for counted in (counts.attempts, counts.carriers, CarrierWaits(self.api.database, self.now).all):
             counted()
-        backlog.commands()
-        backlog.callbacks_quarantined()
-        backlog.erasures()
+        counts.commands()
+        counts.callbacks_quarantined()
+        counts.erasures()
         Tallies(self.api.database).totals()
         self.watch.step = "health"
         self.api.database.schema_revision()

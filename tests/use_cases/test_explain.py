@@ -12,6 +12,7 @@ from scheduler.domain.refusals import NotFound
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.keys import Keys
@@ -272,7 +273,8 @@ def test_database_names_no_key_of_another_tenant(
     assert [each.name for each in seen] == ["the night shift"]
 
 
-def test_status_counts_waiting_attempts_by_cause(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+def test_status_counts_waiting_attempts_by_cause(tenant: Tenant, now: TestClock) -> None:
+    counts = Counts(tenant.context)
     number = a_number()
     a_claimed_attempt(tenant, number)
     a_pending_attempt(tenant, number)
@@ -281,10 +283,10 @@ def test_status_counts_waiting_attempts_by_cause(tenant: Tenant, explain: Explai
     a_pending_attempt(tenant, due_at=now() - timedelta(minutes=3))
     later = a_pending_attempt(tenant, due_at=now() + A_DAY)
     an_attempt_of_unknown_outcome(tenant)
-    [row] = explain.waiting()
+    [row] = counts.attempts()
     assert (row.waiting, row.next_due_at) == (1, later.due_at)
     assert (row.due, row.for_numbers, row.for_commands, row.for_places) == (3, 1, 1, 1)
     assert row.late == timedelta(minutes=3)
     assert (row.in_progress, row.asked_for, row.unknown) == (1, 0, 1)
-    [carrier] = explain.carriers()
+    [carrier] = counts.carriers()
     assert (carrier.in_progress, carrier.down_until, carrier.pause_reason) == (1, None, None)

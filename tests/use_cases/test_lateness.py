@@ -11,8 +11,8 @@ from scheduler.domain.explanation import PACE, Rule
 from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.counts import Counts, Held, Waiting
 from scheduler.use_cases.operations.pauses import Pauses
-from scheduler.use_cases.shared.status import Held, Waiting
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt, a_number, a_pending_attempt, a_waiting_command
 from tests.use_cases.conftest import a_backoff, change_now
@@ -22,7 +22,7 @@ ON_TRIAL = "UPDATE carrier_accounts SET failures = 5, down_until = :at, answered
 
 
 def waiting(tenant: Tenant) -> Waiting:
-    [row] = Explain(tenant.context).waiting()
+    [row] = Counts(tenant.context).attempts()
     return row
 
 

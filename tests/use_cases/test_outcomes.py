@@ -17,6 +17,7 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE
 from scheduler.lifecycle.retries import MOST_ATTEMPTS
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
@@ -115,24 +116,25 @@ def test_retry_keeps_the_limit_of_attempts(retrying: Tenant, earlier: int) -> No
 
 
 @pytest.mark.parametrize("is_known", [False, True])
-def test_failure_without_a_cause_raises_an_alarm(retrying: Tenant, explain: Explain, *, is_known: bool) -> None:
+def test_failure_without_a_cause_raises_an_alarm(retrying: Tenant, *, is_known: bool) -> None:
     attempt = a_placed_attempt(retrying)
     with capture_logs() as logs:
         ended = events.Ended(reason=Reason.CARRIER_ERROR, ended_at=retrying.now(), cause_is_known=is_known)
         retrying.take(attempt, ended)
     alarms = [line["attempt_id"] for line in logs if line.get("alarm") == "CAUSE_LOST"]
     assert alarms == ([] if is_known else [str(attempt.id)])
-    [counted] = [each for each in explain.waiting() if each.company_id == retrying.company_id]
+    [counted] = [each for each in Counts(retrying.context).attempts() if each.company_id == retrying.company_id]
     assert counted.cause_lost == len(alarms)
     assert len(states(retrying, attempt)) == 2 - len(alarms), "only a failure with a cause is retried"
 
 
-def test_undecided_attempts_are_counted_once_overdue(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+def test_undecided_attempts_are_counted_once_overdue(tenant: Tenant, now: TestClock) -> None:
+    counts = Counts(tenant.context)
     an_unknown_attempt(tenant)
     now.move(tenant.policy.settle)
-    assert [(each.asked_for, each.undecided) for each in explain.waiting() if each.asked_for] == [(1, 0)]
+    assert [(each.asked_for, each.undecided) for each in counts.attempts() if each.asked_for] == [(1, 0)]
     now.move(timedelta(minutes=1))
-    assert [(each.asked_for, each.undecided) for each in explain.waiting() if each.asked_for] == [(1, 1)]
+    assert [(each.asked_for, each.undecided) for each in counts.attempts() if each.asked_for] == [(1, 1)]
 
 
 def test_no_automatic_retry_follows_an_unknown_outcome(retrying: Tenant) -> None:

@@ -4,12 +4,12 @@ For operators, by `duecall` and in the console, which has reads of its own in `c
 
     pauses               stop and resume the calls of one company, or all; the highest limits of a company; back-offs
     unknown_outcomes     a work list of calls about which the carrier proved nothing; cancellation of pending attempts
-    quarantine           commands and callbacks that failed five times: retry or drop; what is not applied yet
-    counts               all numbers of `/metrics`, and sessions that keep rows locked
+    quarantine           commands and callbacks that failed five times: retry or drop
+    counts               all numbers of `/metrics` and of `duecall status`
     new_calls            when the last of some calls would start
     reconcile            calls that a restored database does not contain
     webhooks             list, disable, enable and replay webhooks of partners; encrypt them after a new WEBHOOK_KEY
-    installation         initial data, and settings that belong to the database, compared at each start
+    installation         initial data; sessions that keep rows locked; settings of the database, compared at each start
 
 By the clock:
 

@@ -1,24 +1,20 @@
-"""Counts: all numbers of `/metrics`, tallies, and sessions of the database."""
+"""Counts: all numbers of `/metrics` and of the status of an installation, and tallies."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from scheduler.clock import Now
 from scheduler.domain.batch import WaitingBatches
-from scheduler.domain.principal import SYSTEM, Act, TargetKind, Verb
-from scheduler.domain.refusals import NotFound
+from scheduler.domain.explanation import PACE, Rule
 from scheduler.domain.webhook import WaitingDeliveries
+from scheduler.lifecycle import settling
 from scheduler.lifecycle.backoffs import Backoff
+from scheduler.lifecycle.capacity import kept_places, leaves_kept_places
 from scheduler.persistence.database import Database
-from scheduler.persistence.unknown_outcomes import OpenTransaction
-from scheduler.rules import operators
+from scheduler.persistence.stores import Stores
 from scheduler.rules.tallies import Amount, Key
-from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.quarantine import Commands, OpenErasures, commands_in, erasures_in
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.shared.status import Carrier, Waiting, carriers_in
 
 # --- Tallies: counters and histograms of all processes, added to their totals by the clock
 
@@ -50,7 +46,117 @@ class Tallies:
             return stores.tallies.totals()
 
 
-# --- Counts: all numbers of `/metrics`, in one transaction
+# --- Counts: the numbers of `/metrics`, in one transaction, and those of the status of an installation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Due attempts that a rule holds."""
+
+    count: int = 0
+    oldest: timedelta = timedelta()
+    """Time since the first of them was due."""
+
+
+HOLDING = (
+    *(Rule.ACCOUNT_PAUSED, Rule.CARRIER_DOWN),
+    *(Rule.CARRIER_REFUSES_COUNTRY, Rule.CARRIER_REFUSES_CALLER, Rule.CARRIER_FAILS_CALLER),
+    *(Rule.COMPANY_PAUSED, Rule.COMMAND_WAITING, Rule.EXPIRED, Rule.NUMBER_BUSY),
+    *(Rule.COMPANY_LIMIT, Rule.ACCOUNT_LIMIT, PACE),
+)
+"""The rules that hold due attempts, in the order of the checks. All others are decided by the last look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Counts of one company's attempts by state."""
+
+    company_id: UUID
+    pause_reason: str | None
+    waiting: int
+    """Attempts that are not due yet, counted up to `COUNTED_UP_TO` and one more."""
+    waiting_is_estimate: bool = False
+    """True if more attempts than `COUNTED_UP_TO` are not due yet."""
+    next_due_at: datetime | None
+    due: int
+    """Due attempts, counted up to `COUNTED_UP_TO` and one more. The first due ones are counted."""
+    late: timedelta | None
+    """Longest time that a callable attempt has waited without being called. None without such an attempt.
+
+    Counted from when it became callable. It is not callable while its line is blocked, a command waits, calling is
+    paused, the breaker is open, or the pace or a limit is reached.
+    """
+    for_commands: int
+    """Due attempts with an accepted command that is not applied yet."""
+    for_numbers: int
+    """Due attempts whose number has another call in progress, or had one a short while ago."""
+    for_places: int
+    """Due attempts that wait for a place under the limits, or for the end of a pause."""
+    held: Mapping[str, Held] = field(default_factory=dict)
+    """Due attempts by the first rule that holds them, if any. An attempt that no rule holds could be called now."""
+    in_progress: int
+    concurrent_calls: int
+    """Maximum number of calls in progress."""
+    asked_for: int
+    """Attempts whose answer was lost and about which the carrier is polled."""
+    undecided: int
+    """Attempts of `asked_for` whose outcome is overdue because the carrier's list of calls could not be read."""
+    unknown: int
+    """Attempts that ended with an unknown outcome about which no operator has decided yet."""
+    cause_lost: int
+    """Attempts that failed without a known cause. They are not retried, and a person decides."""
+
+    @property
+    def paused(self) -> bool:
+        return self.pause_reason is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carrier:
+    """State of the carrier account."""
+
+    pause_reason: str | None
+    down_until: datetime | None
+    """The time of the next probe of the carrier. None while it accepts calls."""
+    down_cause: str | None
+    on_trial: bool
+    """The breaker is half-open: one call at a time is tried."""
+    in_progress: int
+    max_calls: int
+
+    @property
+    def is_full(self) -> bool:
+        return self.in_progress >= self.max_calls
+
+    def is_full_for(self, calls: int) -> bool:
+        """Return True if a company with so many calls gets no place: the last ones are kept for other companies."""
+        free = self.max_calls - self.in_progress
+        return free <= 0 or not leaves_kept_places(calls, free, kept_places(self.max_calls))
+
+    @property
+    def is_down(self) -> bool:
+        return self.down_until is not None and not self.on_trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commands:
+    """Unapplied commands of one company."""
+
+    waiting: int = 0
+    """Accepted and not applied yet."""
+    oldest: timedelta | None = None
+    """Age of the oldest waiting command."""
+    quarantined: int = 0
+    """Commands that failed five times with an unexpected error and block their interview. An engineer decides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenErasures:
+    """Deleted companies whose data is not fully erased yet."""
+
+    count: int = 0
+    oldest: timedelta | None = None
+    """Time since the first of them was deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +186,8 @@ class Counted:
 class Counts:
     def __init__(self, context: Context) -> None:
         self._database = context.database
+        self._policy = context.policy
         self._now = context.now
-        self._explain = Explain(context)
 
     def count(self) -> Counted:
         """Count everything. Raises DatabaseAway.
@@ -94,12 +200,12 @@ class Counts:
             webhooks = stores.webhook_deliveries.waiting(now)
             batches = stores.batches.waiting()
             return Counted(
-                attempts=self._explain.waiting_in(stores),
+                attempts=self._attempts_in(stores, now),
                 carriers=carriers_in(stores),
                 backoffs=stores.backoffs.waiting(),
-                commands=commands_in(stores, now),
+                commands=_commands_in(stores, now),
                 callbacks_quarantined=stores.carrier_events.count_quarantined(),
-                erasures=erasures_in(stores, now),
+                erasures=_erasures_in(stores, now),
                 webhooks=webhooks,
                 webhooks_late=None if webhooks.oldest_at is None else now - webhooks.oldest_at,
                 batches=batches,
@@ -109,29 +215,71 @@ class Counts:
                 totals=stores.tallies.totals(),
             )
 
+    def attempts(self) -> Sequence[Waiting]:
+        """Count every company's attempts by state. Raises DatabaseAway."""
+        with self._database.counting() as stores:
+            return self._attempts_in(stores, self._now())
 
-# --- Database sessions: an operator looks for the transaction that keeps a row locked, and ends its session
+    def _attempts_in(self, stores: Stores, now: datetime) -> Sequence[Waiting]:
+        rows = stores.attempt_counts.counts(now, settling.undecided_before(now, self._policy))
+        return [Waiting(**{**row._asdict(), "held": held_by_rule(row.held)}) for row in rows]
+
+    def carriers(self) -> Sequence[Carrier]:
+        """Read the state of each carrier account. There is usually one. Raises DatabaseAway."""
+        with self._database.counting() as stores:
+            return carriers_in(stores)
+
+    def commands(self) -> Mapping[UUID, Commands]:
+        """Count unapplied commands by company. Companies without any are omitted. Raises DatabaseAway."""
+        with self._database.counting() as stores:
+            return _commands_in(stores, self._now())
+
+    def callbacks_quarantined(self) -> int:
+        """Count the carrier's callbacks that failed five times with an unexpected error. Raises DatabaseAway."""
+        with self._database.counting() as stores:
+            return stores.carrier_events.count_quarantined()
+
+    def erasures(self) -> OpenErasures:
+        """Count open erasures. Raises DatabaseAway."""
+        with self._database.counting() as stores:
+            return _erasures_in(stores, self._now())
 
 
-class DatabaseSessions:
-    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
-        self._database = database
-        self._now = now
-        self._actor = actor
+def held_by_rule(by_rule: Mapping[str, tuple[int, float]]) -> dict[str, Held]:
+    """Collect the due attempts of each rule that holds some, in the order of the checks."""
+    found = {rule: Held(count=count, oldest=timedelta(seconds=s)) for rule, (count, s) in by_rule.items()}
+    return {rule: found[rule] for rule in HOLDING if rule in found}
 
-    def open_transactions(self) -> Sequence[OpenTransaction]:
-        """List the open transactions of all programs, oldest first. Raises DatabaseAway."""
-        with self._database.reading() as stores:
-            return stores.open_transactions.all()
 
-    def end(self, pid: int, reason: str) -> None:
-        """End the session of an open transaction, which is rolled back.
+def carriers_in(stores: Stores) -> Sequence[Carrier]:
+    """Read the state of each carrier account in a transaction that counts."""
+    calls = stores.carrier_accounts.calls_at_once()
+    return [
+        Carrier(
+            pause_reason=account.pause_reason,
+            down_until=account.breaker.down_until,
+            down_cause=account.breaker.cause if account.breaker.down_until is not None else None,
+            on_trial=account.breaker.is_on_trial,
+            in_progress=calls.get(account.id, 0),
+            max_calls=account.max_calls,
+        )
+        for account in stores.carrier_accounts.all()
+    ]
 
-        Raises InvalidPauseReason, NotFound, WrongRole, DatabaseAway.
-        """
-        reason = operators.checked(reason)
-        with self._database.transaction() as stores:
-            if not stores.open_transactions.end(pid):
-                raise NotFound("No session with this id has an open transaction; `duecall locks list` has the ids.")
-            act = Act(verb=Verb.END_DATABASE_SESSION, target_kind=TargetKind.ALL, reason=reason, before={"pid": pid})
-            stores.audit.add(self._actor, [act], stores.instant(self._now))
+
+def _commands_in(stores: Stores, now: datetime) -> Mapping[UUID, Commands]:
+    """Count unapplied commands by company in a transaction that counts."""
+    return {
+        row.company_id: Commands(waiting=row.waiting, oldest=_age(row.oldest_at, now), quarantined=row.quarantined)
+        for row in stores.inbox.count_unapplied()
+    }
+
+
+def _erasures_in(stores: Stores, now: datetime) -> OpenErasures:
+    """Count open erasures in a transaction that counts."""
+    count, oldest_at = stores.erasures.count_open()
+    return OpenErasures(count=count, oldest=_age(oldest_at, now))
+
+
+def _age(since: datetime | None, now: datetime) -> timedelta | None:
+    return None if since is None else max(now - since, timedelta())

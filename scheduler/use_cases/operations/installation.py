@@ -1,4 +1,4 @@
-"""An installation: its initial data, and the settings that belong to its database."""
+"""An installation: its initial data, the sessions of its database, and the settings that belong to it."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,11 +10,12 @@ from scheduler.clock import Now
 from scheduler.domain.company import Company, NewCompany
 from scheduler.domain.interview import Agent, AgentFocus, AgentType, NewAgent
 from scheduler.domain.principal import SYSTEM, Act, KeyKind, TargetKind, Verb
-from scheduler.domain.refusals import InvalidRequest
+from scheduler.domain.refusals import InvalidRequest, NotFound
 from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import ClockWrong, WrongDatabase
 from scheduler.persistence.stores import Stores
+from scheduler.persistence.unknown_outcomes import OpenTransaction
 from scheduler.rules import operators
 from scheduler.timing import callee_zones
 from scheduler.use_cases.resources.agents import add_agent
@@ -125,6 +126,33 @@ def _new_agent(stores: Stores, company: Company, number_id: UUID, now: datetime)
         phone_number_id=number_id,
     )
     return add_agent(stores, company.id, new, now)
+
+
+# --- Database sessions: an operator looks for the transaction that keeps a row locked, and ends its session
+
+
+class DatabaseSessions:
+    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
+        self._database = database
+        self._now = now
+        self._actor = actor
+
+    def open_transactions(self) -> Sequence[OpenTransaction]:
+        """List the open transactions of all programs, oldest first. Raises DatabaseAway."""
+        with self._database.reading() as stores:
+            return stores.open_transactions.all()
+
+    def end(self, pid: int, reason: str) -> None:
+        """End the session of an open transaction, which is rolled back.
+
+        Raises InvalidPauseReason, NotFound, WrongRole, DatabaseAway.
+        """
+        reason = operators.checked(reason)
+        with self._database.transaction() as stores:
+            if not stores.open_transactions.end(pid):
+                raise NotFound("No session with this id has an open transaction; `duecall locks list` has the ids.")
+            act = Act(verb=Verb.END_DATABASE_SESSION, target_kind=TargetKind.ALL, reason=reason, before={"pid": pid})
+            stores.audit.add(self._actor, [act], stores.instant(self._now))
 
 
 # --- Settings that belong to the database: another pepper, carrier account or address is noticed at each start

@@ -12,6 +12,7 @@ from scheduler.domain.delivery_history import (
     DeliveryPage,
     EndpointFilter,
     EndpointState,
+    EventReceiver,
     Replay,
     ReplayFilter,
 )
@@ -22,7 +23,7 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.webhook_deliveries import ServedEndpoint
 from scheduler.rules import operators, webhooks
-from scheduler.use_cases.resources.webhooks import act_of_replay, described, replay_range
+from scheduler.use_cases.resources.webhooks import described, replay_range
 from scheduler.use_cases.shared.access import not_found, require
 from scheduler.webhooks.sending import Encryption, NotDecrypted, headers_place, secret_place
 
@@ -141,8 +142,8 @@ class WebhookOperations:
             endpoint = require(stores.webhook_history.receiver(endpoint_id, None), _KIND, endpoint_id)
             now = stores.instant(self._now)
             done = replay_range(stores, endpoint, wanted, after, now)
-            act = act_of_replay(endpoint, done.replayed, described(wanted), reason)
-            stores.audit.add(self._actor, [act], now)
+            after_it = {"count": done.replayed, "filter": described(wanted)}
+            stores.audit.add(self._actor, [_act_upon(endpoint, Verb.REPLAY_DELIVERIES, reason, after=after_it)], now)
             return done
 
 
@@ -174,14 +175,18 @@ def _locked(stores: Stores, endpoint_id: UUID) -> ServedEndpoint:
 
 
 def _act(verb: Verb, before: ServedEndpoint, after: ServedEndpoint, reason: str) -> Act:
+    former = {"state": _state(before), "count": before.circuit.consecutive_failures}
+    return _act_upon(before, verb, reason, before=former, after={"state": _state(after)})
+
+
+def _act_upon(endpoint: ServedEndpoint | EventReceiver, verb: Verb, reason: str, **changes: Mapping[str, Any]) -> Act:
     return Act(
         verb=verb,
         target_kind=TargetKind.WEBHOOK,
-        target_id=before.id,
-        company_id=before.company_id,
+        target_id=endpoint.id,
+        company_id=endpoint.company_id,
         reason=reason,
-        before={"state": _state(before), "count": before.circuit.consecutive_failures},
-        after={"state": _state(after)},
+        **changes,
     )
 
 

@@ -13,13 +13,7 @@ from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resources import changed
-from scheduler.use_cases.resources.idempotent_writes import (
-    Existing,
-    IdempotentWrites,
-    WriteRequest,
-    WriteResult,
-    of_company,
-)
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult
 from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared.access import authorized_company, require
 
@@ -48,10 +42,8 @@ class Agents:
 
     def create(self, sent: WriteRequest, company_id: UUID | None, new: NewAgent) -> WriteResult:
         """Refused: AgentNumberRequired, NotFound for a phone number of another company."""
-        return self._writes.once(
-            sent,
-            of_company(sent.principal, company_id),
-            lambda stores, company, now: add_agent(stores, company, new, now),
+        return self._writes.of_company(
+            sent, company_id, lambda stores, company, now: add_agent(stores, company, new, now)
         )
 
     def change(self, sent: WriteRequest, company_id: UUID | None, agent_id: UUID, changes: Changes) -> WriteResult:
@@ -66,7 +58,7 @@ class Agents:
             stores.agents.save(agent)
             return agent
 
-        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+        return self._writes.of_company(sent, company_id, write)
 
     def delete(self, sent: WriteRequest, company_id: UUID | None, agent_id: UUID) -> WriteResult:
         """Delete an agent. Existing interviews go on. Refused: NotFound."""
@@ -74,7 +66,7 @@ class Agents:
         def write(stores: Stores, company: UUID, now: datetime) -> None:
             stores.agents.delete(_locked(stores, company, agent_id).id, now)
 
-        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+        return self._writes.of_company(sent, company_id, write)
 
 
 def add_agent(stores: Stores, company_id: UUID, new: NewAgent, now: datetime) -> Agent:
@@ -138,13 +130,13 @@ class Jobs:
     def create(self, sent: WriteRequest, company_id: UUID | None, new: NewJob) -> WriteResult:
         """Create a job, or return the one that was created with the same external id. Refused: ExternalIdReused."""
 
-        def write(stores: Stores, company: UUID, now: datetime) -> Job | Existing:
+        def write(stores: Stores, company: UUID, now: datetime) -> Job | WriteResult:
             external_id = access.lock(stores, ExternalKind.JOB, company, new.external_id)
             known = access.find_same(stores, external_id, new)
             job = None if known is None else stores.jobs.get(company, known)
-            return add_job(stores, company, new, now) if job is None else Existing(record=job)
+            return add_job(stores, company, new, now) if job is None else WriteResult(record=job, existed=True)
 
-        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+        return self._writes.of_company(sent, company_id, write)
 
     def change(self, sent: WriteRequest, company_id: UUID | None, job_id: UUID, changes: Changes) -> WriteResult:
         """Change a job. Refused: NotFound, MetadataTooLarge, ExternalIdReused."""
@@ -156,7 +148,7 @@ class Jobs:
             stores.jobs.save(job)
             return job
 
-        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+        return self._writes.of_company(sent, company_id, write)
 
     def delete(self, sent: WriteRequest, company_id: UUID | None, job_id: UUID) -> WriteResult:
         """Delete a job and its assignments. Interviews about it stay unchanged. Refused: NotFound."""
@@ -164,7 +156,7 @@ class Jobs:
         def write(stores: Stores, company: UUID, now: datetime) -> None:
             stores.jobs.delete(_locked_job(stores, company, job_id).id, now)
 
-        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+        return self._writes.of_company(sent, company_id, write)
 
 
 def add_job(stores: Stores, company_id: UUID, new: NewJob, now: datetime) -> Job:

@@ -17,7 +17,7 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.apply_batches import cancel_interviews, save_or_finish
-from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, of_company
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.access import authorized_company, require
 from scheduler.use_cases.shared.hints import Hints
@@ -81,7 +81,7 @@ class Batches:
             failpoint("batch.storing")
             return batch if batch.waiting else save_or_finish(stores, batch, now)
 
-        written = self._writes.once(sent, of_company(sent.principal, company_id), write)
+        written = self._writes.of_company(sent, company_id, write)
         self._hint(written)
         return written
 
@@ -120,7 +120,7 @@ class Batches:
             batch = replace(batch, state=state, cancelled=cancelled, finished_at=None, updated_at=now)
             return stores.batches.with_calls(cancel_interviews(stores, batch, now))
 
-        written = self._writes.once(sent, of_company(sent.principal, company_id), write)
+        written = self._writes.of_company(sent, company_id, write)
         self._hint(written)
         return written
 
@@ -137,7 +137,7 @@ class Batches:
                 raise BatchFinished(status=batch.state.value)
             return change(stores, batch, now)
 
-        written = self._writes.once(sent, of_company(sent.principal, company_id), write)
+        written = self._writes.of_company(sent, company_id, write)
         self._hint(written)
         return written
 

@@ -17,13 +17,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.rules.resources import changed
 from scheduler.timing import callee_zones, zone_names
 from scheduler.use_cases.operations.erase import INTERVIEWS_AT_ONCE, cancel_interviews, note_rest
-from scheduler.use_cases.resources.idempotent_writes import (
-    Existing,
-    IdempotentWrites,
-    WriteRequest,
-    WriteResult,
-    of_company,
-)
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult
 from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.access import authorized_company, require
@@ -68,17 +62,17 @@ class Candidates:
         UnknownJobs.
         """
 
-        def write(stores: Stores, company_id: UUID, now: datetime) -> Candidate | Existing:
+        def write(stores: Stores, company_id: UUID, now: datetime) -> Candidate | WriteResult:
             external_id = access.lock(stores, ExternalKind.CANDIDATE, company_id, new.external_id)
             known = access.find_same(stores, external_id, new)
             present = None if known is None else stores.candidates.get(company_id, known)
             if present is not None:
-                return Existing(record=present)
+                return WriteResult(record=present, existed=True)
             company = stores.companies.get(company_id)
             assert company is not None  # `IdempotentWrites.once` has locked it
             return new_candidate(stores, company, new, now, is_rung=False)
 
-        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+        return self._writes.of_company(sent, company_id, write)
 
     def change(self, sent: WriteRequest, company_id: UUID | None, candidate_id: UUID, changes: Changes) -> WriteResult:
         """Change a candidate. Pending attempts use a new number and its time zone. A call in progress goes on.
@@ -108,7 +102,7 @@ class Candidates:
                 stores.schedule_recomputations.ask(company_id, candidate_id, now)
             return after
 
-        written = self._writes.once(sent, of_company(sent.principal, company_id), write)
+        written = self._writes.of_company(sent, company_id, write)
         if rings:
             self._hints.send(tasks.RECOMPUTE)
         return written
@@ -131,7 +125,7 @@ class Candidates:
             cancel_interviews(stores, candidate_id, INTERVIEWS_AT_ONCE, f"key:{sent.principal.key_id}", now)
             has_rest = note_rest(stores, candidate_id, now)
 
-        written = self._writes.once(sent, of_company(sent.principal, company_id), write)
+        written = self._writes.of_company(sent, company_id, write)
         if has_rest:
             self._hints.send(tasks.ERASE_PEOPLE)
         return written

@@ -126,13 +126,6 @@ class WriteResult:
     """True if an earlier request had created the record with the same external id."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Existing:
-    """The record that an earlier request had created with the same external id."""
-
-    record: Resource
-
-
 class IdempotentWrites:
     def __init__(self, database: Database, now: Now) -> None:
         self._database = database
@@ -142,10 +135,11 @@ class IdempotentWrites:
         self,
         sent: WriteRequest,
         within: Callable[[Stores], Within],
-        write: Callable[[Stores, Within, datetime], Resource | Existing | None],
+        write: Callable[[Stores, Within, datetime], Resource | WriteResult | None],
     ) -> WriteResult:
         """Run a write and store its answer, or return the stored answer of this idempotency key.
 
+        `write` returns the record, or a result with a record that existed.
         `within` returns the company and raises authorization errors, which are not stored. A refusal by `write` is
         stored, and its other changes are rolled back. The company cannot be deleted while this runs.
         Raises AccessDenied, CompanyIdRequired, InsufficientPermissions, IdempotencyKeyReused, StillRunning,
@@ -171,7 +165,7 @@ class IdempotentWrites:
                 written = WriteResult(refusal=refusal_of(refused))
                 answer = Answer(refusal=written.refusal)
             else:
-                written = _result_of(done)
+                written = done if isinstance(done, WriteResult) else WriteResult(record=done)
                 answer = _answer_of(written)
             if command.idempotency_key is not None:
                 stores.inbox.answer(command, answer, None, now)
@@ -180,10 +174,14 @@ class IdempotentWrites:
         failpoint("write.written")
         return written
 
-
-def of_company(principal: Principal, company_id: UUID | None) -> Callable[[Stores], UUID]:
-    """For `once`: the company of a request (see `authorized_company`)."""
-    return lambda stores: authorized_company(stores, principal, company_id)
+    def of_company(
+        self,
+        sent: WriteRequest,
+        company_id: UUID | None,
+        write: Callable[[Stores, UUID, datetime], Resource | WriteResult | None],
+    ) -> WriteResult:
+        """Do as `once`, for the company of a request (see `authorized_company`)."""
+        return self.once(sent, lambda stores: authorized_company(stores, sent.principal, company_id), write)
 
 
 def the_company(principal: Principal, company_id: UUID) -> Callable[[Stores], UUID]:
@@ -195,12 +193,6 @@ def the_company(principal: Principal, company_id: UUID) -> Callable[[Stores], UU
         return company_id
 
     return reached
-
-
-def _result_of(done: Resource | Existing | None) -> WriteResult:
-    if isinstance(done, Existing):
-        return WriteResult(record=done.record, existed=True)
-    return WriteResult(record=done)
 
 
 def _answer_of(written: WriteResult) -> Answer:

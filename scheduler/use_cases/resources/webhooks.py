@@ -114,8 +114,8 @@ class WebhookDeliveries:
             if not stores.webhook_history.is_delivery(endpoint_id, event_id):
                 raise access.not_found("delivery", event_id)
             stores.webhook_history.replay_one(endpoint_id, event_id, now)
-            act = act_of_replay(endpoint, 1, {"deliveryId": event_id})
-            stores.audit.add(of_key(sent.principal.key_id), [act], now, trace_id=sent.trace_id)
+            replayed = {"count": 1, "filter": {"deliveryId": event_id}}
+            _audit(stores, sent, Verb.REPLAY_DELIVERIES, endpoint, now, after=replayed)
 
         return _hinting(self._hints, self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
 
@@ -125,8 +125,8 @@ class WebhookDeliveries:
         def write(stores: Stores, _: UUID | None, now: datetime) -> Replay:
             endpoint = _endpoint(stores, sent.principal, endpoint_id)
             done = replay_range(stores, endpoint, wanted, after, now)
-            act = act_of_replay(endpoint, done.replayed, described(wanted))
-            stores.audit.add(of_key(sent.principal.key_id), [act], now, trace_id=sent.trace_id)
+            replayed = {"count": done.replayed, "filter": described(wanted)}
+            _audit(stores, sent, Verb.REPLAY_DELIVERIES, endpoint, now, after=replayed)
             return done
 
         return _hinting(self._hints, self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
@@ -158,17 +158,6 @@ def described(wanted: ReplayFilter) -> Mapping[str, Any]:
         "types": None if wanted.types is None else sorted(wanted.types),
         "onlyFailed": wanted.only_failed,
     }
-
-
-def act_of_replay(endpoint: EventReceiver, count: int, replayed: Mapping[str, Any], reason: str | None = None) -> Act:
-    return Act(
-        verb=Verb.REPLAY_DELIVERIES,
-        target_kind=TargetKind.WEBHOOK,
-        target_id=endpoint.id,
-        company_id=endpoint.company_id,
-        reason=reason,
-        after={"count": count, "filter": replayed},
-    )
 
 
 def _endpoint(stores: Stores, principal: Principal, endpoint_id: UUID) -> EventReceiver:
@@ -403,11 +392,11 @@ def _audit(
     stores: Stores,
     sent: WriteRequest,
     verb: Verb,
-    endpoint: WebhookEndpoint,
+    endpoint: WebhookEndpoint | EventReceiver,
     now: datetime,
     after: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add an act of the request's key upon an endpoint: it decides to where events are sent."""
+    """Add an act of the request's key upon an endpoint: it decides to where events are sent, and which."""
     act = Act(
         verb=verb,
         target_kind=TargetKind.WEBHOOK,

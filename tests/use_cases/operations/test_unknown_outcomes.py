@@ -22,6 +22,7 @@ from scheduler.lifecycle.policy import ASK_EVERY
 from scheduler.lifecycle.state_machine import is_over
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
 from scheduler.use_cases.shared.batch import Batch
 from tests.conftest import TestClock
@@ -93,8 +94,8 @@ def listed(unknown_outcomes: UnknownOutcomes, company_id: UUID | None = None) ->
     return [each.id for each in unknown_outcomes.all(company_id)]
 
 
-def unknown_of(explain: Explain, tenant: Tenant) -> int:
-    return next(each.unknown for each in explain.waiting() if each.company_id == tenant.company_id)
+def unknown_of(tenant: Tenant) -> int:
+    return next(each.unknown for each in Counts(tenant.context).attempts() if each.company_id == tenant.company_id)
 
 
 def open_attempts(tenant: Tenant, attempt: Attempt) -> list[Attempt]:
@@ -149,11 +150,11 @@ def test_list_leaves_out_deleted_companies(tenant: Tenant, unknown_outcomes: Unk
 
 @pytest.mark.parametrize("decision", [Decision.RANG, Decision.LEFT])
 def test_decision_without_a_call_only_leaves_the_list(
-    tenant: Tenant, decide: Decide, unknown_outcomes: UnknownOutcomes, explain: Explain, decision: Decision
+    tenant: Tenant, decide: Decide, unknown_outcomes: UnknownOutcomes, decision: Decision
 ) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     before = tenant.line(unknown)
-    assert unknown_of(explain, tenant) == 1
+    assert unknown_of(tenant) == 1
     decide(unknown, decision)
     [decided] = tenant.attempts(unknown.interview_id)
     assert (decided.state, decided.reason) == (AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
@@ -162,7 +163,7 @@ def test_decision_without_a_call_only_leaves_the_list(
     assert tenant.line(unknown) == before
     assert tenant.interview_status(unknown) is InterviewStatus.FAILED
     assert listed(unknown_outcomes) == []
-    assert unknown_of(explain, tenant) == 0
+    assert unknown_of(tenant) == 0
 
 
 def test_history_has_author_and_reason_of_a_decision(tenant: Tenant, decide: Decide) -> None:
@@ -188,14 +189,14 @@ def test_company_does_not_see_the_login_of_an_operator(tenant: Tenant, decide: D
     assert [each.actor for each in of_operator.happenings if each.event == "decided"] == [JANA]
 
 
-def test_call_again_is_an_invoke(tenant: Tenant, decide: Decide, explain: Explain, now: TestClock) -> None:
+def test_call_again_is_an_invoke(tenant: Tenant, decide: Decide, now: TestClock) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     decide(unknown, Decision.DID_NOT_RING)
     again = successor_of(tenant, unknown)
     assert (again.state, again.manual, again.retry_number, again.chain_id) == (AttemptState.PENDING, True, 0, again.id)
     assert again.number_hash == unknown.number_hash
     assert tenant.interview_status(unknown) is InterviewStatus.SCHEDULED
-    assert unknown_of(explain, tenant) == 0
+    assert unknown_of(tenant) == 0
     assert not is_claimed(tenant, again), "its line rests"
     now.move(tenant.policy.line_gap)
     assert is_claimed(tenant, again)
@@ -342,7 +343,7 @@ def test_late_failure_leaves_the_call_again(tenant: Tenant, decide: Decide) -> N
 
 @pytest.mark.parametrize("decision", Decision)
 def test_late_call_wins_over_each_decision(
-    tenant: Tenant, decide: Decide, unknown_outcomes: UnknownOutcomes, explain: Explain, decision: Decision
+    tenant: Tenant, decide: Decide, unknown_outcomes: UnknownOutcomes, decision: Decision
 ) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     decide(unknown, decision)
@@ -352,7 +353,7 @@ def test_late_call_wins_over_each_decision(
     assert open_attempts(tenant, unknown) == []
     assert listed(unknown_outcomes) == [unknown.id]
     tenant.take(seen, ProofMissing())
-    assert unknown_of(explain, tenant) == 1, "an operator decides again"
+    assert unknown_of(tenant) == 1, "an operator decides again"
 
 
 def test_call_again_is_possible_after_the_found_call_was_lost(tenant: Tenant, decide: Decide) -> None:
