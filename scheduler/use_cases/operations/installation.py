@@ -21,7 +21,7 @@ from scheduler.timing import callee_zones
 from scheduler.use_cases.resources.agents import add_agent
 from scheduler.use_cases.resources.companies import add_company
 from scheduler.use_cases.resources.keys import Keys, revocation
-from scheduler.use_cases.shared.access import require
+from scheduler.use_cases.shared.access import OperatorUseCase, require
 
 _KEY_NAME = "duecall up"
 _PER_MINUTE = 6000
@@ -131,12 +131,7 @@ def _new_agent(stores: Stores, company: Company, number_id: UUID, now: datetime)
 # --- Database sessions: an operator looks for the transaction that keeps a row locked, and ends its session
 
 
-class DatabaseSessions:
-    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
-        self._database = database
-        self._now = now
-        self._actor = actor
-
+class DatabaseSessions(OperatorUseCase):
     def open_transactions(self) -> Sequence[OpenTransaction]:
         """List the open transactions of all programs, oldest first. Raises DatabaseAway."""
         with self._database.reading() as stores:

@@ -5,20 +5,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from scheduler.clock import Now
 from scheduler.domain.company import CallLimits, LimitCeiling
 from scheduler.domain.explanation import Rule
-from scheduler.domain.principal import SYSTEM, Act, TargetKind, Verb
+from scheduler.domain.principal import Act, TargetKind, Verb
 from scheduler.domain.refusals import NotFound
 from scheduler.domain.webhook import NewEvent
 from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.alarms import AuditFilter
-from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.unknown_outcomes import LiveStrayCall
 from scheduler.rules import operators
-from scheduler.use_cases.shared.access import not_found
+from scheduler.use_cases.shared.access import OperatorUseCase, not_found
 
 # --- Ceilings: an operator decides the highest limits that a company may set for itself
 
@@ -30,12 +28,7 @@ class Limited:
     """The limits of the company, which its calls keep from now on."""
 
 
-class Ceilings:
-    def __init__(self, database: Database, now: Now, actor: str) -> None:
-        self._database = database
-        self._now = now
-        self._actor = actor
-
+class Ceilings(OperatorUseCase):
     def set(
         self, company_id: UUID, named: LimitCeiling, *, drops_others: bool = False, reason: str | None = None
     ) -> Limited:
@@ -79,12 +72,7 @@ def _fields(ceiling: LimitCeiling) -> dict[str, object]:
 # --- Carrier back-offs as an operator lists and ends them, and stray calls
 
 
-class CarrierWaits:
-    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
-        self._database = database
-        self._now = now
-        self._actor = actor
-
+class CarrierWaits(OperatorUseCase):
     def all(self) -> Sequence[Backoff]:
         """List the open and half-open back-offs, without the callers' numbers. Raises DatabaseAway."""
         with self._database.counting() as stores:
@@ -129,13 +117,8 @@ class Pause:
     """None: an alarm has paused it, or a version without an audit."""
 
 
-class Pauses:
+class Pauses(OperatorUseCase):
     """A committed pause stops all claims. A call that is claimed and not yet sent returns to PENDING."""
-
-    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
-        self._database = database
-        self._now = now
-        self._actor = actor
 
     def pause(self, company_id: UUID | None, reason: str) -> Pause | None:
         """Pause one company, or all. An existing pause keeps its reason, and is returned.

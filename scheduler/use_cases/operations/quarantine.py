@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from scheduler.clock import Now
 from scheduler.domain.command import OF_OPERATORS
-from scheduler.domain.principal import SYSTEM, Act, TargetKind, Verb
+from scheduler.domain.principal import Act, TargetKind, Verb
 from scheduler.domain.refusals import CommandDropped, NotFound
 from scheduler.lifecycle import partner_events
-from scheduler.persistence.database import Database
 from scheduler.persistence.quarantine import Quarantined, QuarantineKind, QuarantinePlace
 from scheduler.persistence.stores import Stores
 from scheduler.rules import operators
+from scheduler.use_cases.shared.access import OperatorUseCase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +26,7 @@ class Dropped:
     """The next poll or search of the carrier about that attempt. None: its outcome is known, or the search is over."""
 
 
-class Quarantine:
-    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
-        self._database = database
-        self._now = now
-        self._actor = actor
-
+class Quarantine(OperatorUseCase):
     def all(self) -> Sequence[Quarantined]:
         """List everything in quarantine, oldest first. Raises DatabaseAway."""
         return self.page(None, None, None)

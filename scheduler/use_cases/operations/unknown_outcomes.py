@@ -20,7 +20,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.persistence.unknown_outcomes import AttemptKey, DecisionAnswer, UnknownOutcome, UnknownPlace
 from scheduler.rules import operators
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.access import not_found
+from scheduler.use_cases.shared.access import OperatorUseCase, not_found
 from scheduler.use_cases.shared.hints import Hints
 
 # --- Commands of operators: an operator cancels pending attempts, as a client does, by commands of the inbox
@@ -159,16 +159,11 @@ class Undecided:
     """A newer attempt of the interview, after which this one is not repeated."""
 
 
-class UnknownOutcomes:
+class UnknownOutcomes(OperatorUseCase):
     """Lists unknown outcomes and accepts decisions about them.
 
     A decision is a command of the inbox. A worker applies it in the interview's turn, like a client's invoke.
     """
-
-    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
-        self._database = database
-        self._now = now
-        self._actor = actor
 
     def all(self, company_id: UUID | None) -> Sequence[UnknownOutcome]:
         """List the attempts that are to be decided, oldest first, at most `MAX_LISTED`. Raises DatabaseAway."""

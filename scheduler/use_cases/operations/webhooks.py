@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from scheduler.clock import Now
 from scheduler.domain.delivery_history import (
     DeliveryFilter,
     DeliveryPage,
@@ -16,7 +15,7 @@ from scheduler.domain.delivery_history import (
     Replay,
     ReplayFilter,
 )
-from scheduler.domain.principal import SYSTEM, Act, TargetKind, Verb
+from scheduler.domain.principal import Act, TargetKind, Verb
 from scheduler.domain.refusals import Conflict
 from scheduler.domain.webhook import DisabledCause
 from scheduler.persistence.database import Database
@@ -24,20 +23,15 @@ from scheduler.persistence.stores import Stores
 from scheduler.persistence.webhook_deliveries import ServedEndpoint
 from scheduler.rules import operators, webhooks
 from scheduler.use_cases.resources.webhooks import described, replay_range
-from scheduler.use_cases.shared.access import not_found, require
+from scheduler.use_cases.shared.access import OperatorUseCase, not_found, require
 from scheduler.webhooks.sending import Encryption, NotDecrypted, headers_place, secret_place
 
 MAX_LISTED = 1000
 _KIND = "webhook"
 
 
-class WebhookOperations:
+class WebhookOperations(OperatorUseCase):
     """Reads webhooks with their deliveries, disables, enables and replays. Every method raises DatabaseAway."""
-
-    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
-        self._database = database
-        self._now = now
-        self._actor = actor
 
     def all(self) -> Sequence[EndpointState]:
         """List the webhooks, oldest first, at most `MAX_LISTED`."""

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from uuid import UUID
 
-from scheduler.clock import Now
 from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import (
     Billing,
@@ -19,7 +18,7 @@ from scheduler.domain.company import (
     NewCompany,
     PriceList,
 )
-from scheduler.domain.principal import SYSTEM, Act, KeyKind, Principal, TargetKind, Verb, of_key
+from scheduler.domain.principal import Act, KeyKind, Principal, TargetKind, Verb, of_key
 from scheduler.domain.refusals import AccessDenied, InsufficientPermissions, InvalidPeriod
 from scheduler.domain.resource import Changes, Listed, Slice
 from scheduler.ids import new_id
@@ -34,7 +33,7 @@ from scheduler.timing import call_windows, requested_time, zone_names
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, the_company
 from scheduler.use_cases.resources.owners import name_owner
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.access import require
+from scheduler.use_cases.shared.access import OperatorUseCase, require
 from scheduler.use_cases.shared.hints import Hints
 
 _CALL_RULES = attrgetter("intervals", "timezone", "allowed_countries")
@@ -209,12 +208,7 @@ _UTC = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(0))
 """Time zone of a period that names none. Billing has no callee whose zone could be used."""
 
 
-class Usage:
-    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
-        self._database = database
-        self._now = now
-        self._actor = actor
-
+class Usage(OperatorUseCase):
     def of(
         self, principal: Principal, company_id: UUID | None, start: str | None, end: str | None
     ) -> tuple[CompanyUsage, ...]:

@@ -1,15 +1,17 @@
-"""Access: the company of a request, what it may see, locks of interviews, repeated keys, and external ids."""
+"""Access: the company of a request, what it may see, locks of interviews, repeated keys, external ids, operators."""
 
 from typing import TypeVar
 from uuid import UUID
 
+from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.command import Command
 from scheduler.domain.interview import Interview
-from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.principal import SYSTEM, KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied, CompanyIdRequired, ExternalIdReused, IdempotencyKeyReused, NotFound
 from scheduler.domain.resource import ExternalId, ExternalKind, Identified
 from scheduler.hashing import fingerprint
+from scheduler.persistence.database import Database
 from scheduler.persistence.inbox import FoundOrError
 from scheduler.persistence.json_columns import Content, content_as_json
 from scheduler.persistence.stores import Stores
@@ -157,3 +159,15 @@ def _find(stores: Stores, external_id: ExternalId | None) -> Identified | None:
 def _reused(kind: ExternalKind, found: Identified, field: str) -> ExternalIdReused:
     # Without the external id: a refusal is stored, and the id may be personal data.
     return ExternalIdReused(field=field, resourceType=kind.value, resourceId=str(found.id))
+
+
+# --- Operators: they see all companies, and the audit names who acts
+
+
+class OperatorUseCase:
+    """A use case of one operator, whom the audit names as `actor`."""
+
+    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
+        self._database = database
+        self._now = now
+        self._actor = actor

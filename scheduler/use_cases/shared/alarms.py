@@ -9,7 +9,7 @@ from uuid import UUID
 
 from scheduler.clock import Now, monotonic
 from scheduler.domain.alarm import POSTED_WITHIN_S, AlarmKey, AlarmReceiver, KeptAlarm, NotPosted, RaisedAlarm, key_of
-from scheduler.domain.principal import SYSTEM, Act, AuditEntry, TargetKind, Verb, link_of
+from scheduler.domain.principal import Act, AuditEntry, TargetKind, Verb, link_of
 from scheduler.domain.refusals import NotFound
 from scheduler.logs import log
 from scheduler.persistence.alarms import AlarmPlace, AuditFilter
@@ -17,6 +17,7 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules import operators
 from scheduler.rules.operators import try_again_at
+from scheduler.use_cases.shared.access import OperatorUseCase
 from scheduler.use_cases.shared.hints import take_turn
 
 # --- Alarms when they are raised: stored in the transaction of their cause, or by the process that logged them
@@ -88,13 +89,8 @@ _NONE_UNCHANGED = (
 )
 
 
-class Alarms:
+class Alarms(OperatorUseCase):
     """Alarms for operators."""
-
-    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
-        self._database = database
-        self._now = now
-        self._actor = actor
 
     def open(
         self,
