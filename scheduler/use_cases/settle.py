@@ -14,6 +14,7 @@ from scheduler.lifecycle import decisions, settling
 from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import ASK_EVERY, POLLS
 from scheduler.logs import log
+from scheduler.persistence.attempt_polls import AttemptPolls
 from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.persistence.stores import Stores
@@ -92,8 +93,8 @@ class Settle:
         Steps without the carrier come first. The first request that finds it unavailable is the last of the round.
         """
         self._correct.round()
-        self._expire(self._new_round())
-        self._notice_lapsed_leases(self._new_round())
+        self._step_each(AttemptPolls.to_expire, self._end_expired)
+        self._step_each(AttemptPolls.lapsed_leases, self._lapse)
         this_round = self._new_round()
         this_round.carrier_is_away = self._probe_carrier()
         self._end_strays(this_round)
@@ -130,13 +131,16 @@ class Settle:
                 attempt_id=str(attempt.id),
             )
 
-    def _expire(self, this_round: _Round) -> None:
+    def _step_each(
+        self, find: Callable[[AttemptPolls, datetime, int], Sequence[Attempt]], step: Callable[[Attempt], None]
+    ) -> None:
+        """Do a step without the carrier for the attempts that need it, in the time of a round."""
+        this_round = self._new_round()
         with self._database.transaction() as stores:
-            now = stores.instant(self._now)
-            expired = stores.attempt_polls.to_expire(now, _MAX_PER_ROUND)
-        for attempt in expired:
+            found = find(stores.attempt_polls, stores.instant(self._now), _MAX_PER_ROUND)
+        for attempt in found:
             if not this_round.is_over:
-                self._try(self._end_expired, attempt)
+                self._try(step, attempt)
 
     def _end_expired(self, attempt: Attempt) -> None:
         with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
@@ -148,14 +152,6 @@ class Settle:
             self._effects.apply_events(Batch(stores, [interview]), locked, [Expired()], _ACTOR, now)
             failpoint("settle.expiring")
         failpoint("settle.expired")
-
-    def _notice_lapsed_leases(self, this_round: _Round) -> None:
-        with self._database.transaction() as stores:
-            now = stores.instant(self._now)
-            lapsed = stores.attempt_polls.lapsed_leases(now, _MAX_PER_ROUND)
-        for attempt in lapsed:
-            if not this_round.is_over:
-                self._try(self._lapse, attempt)
 
     def _lapse(self, attempt: Attempt) -> None:
         with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
@@ -207,7 +203,7 @@ class Settle:
 
     def _poll_due(self, this_round: _Round) -> None:
         while not this_round.is_over:
-            attempts = self._take_polls()
+            attempts = self._take(AttemptPolls.due_polls)
             if not attempts:
                 return
             failpoint("settle.taken")
@@ -215,11 +211,11 @@ class Settle:
                 if not this_round.is_over:
                     self._try(lambda attempt: self._poll(attempt, this_round), attempt)
 
-    def _take_polls(self) -> list[Attempt]:
+    def _take(self, due: Callable[[AttemptPolls, datetime, datetime, int], Sequence[Attempt]]) -> list[Attempt]:
         """Take due attempts. The least polled come first, so that a hanging one is not the first again."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            taken = stores.attempt_polls.due_polls(now, now + ASK_EVERY, _BATCH_SIZE)
+            taken = due(stores.attempt_polls, now, now + ASK_EVERY, _BATCH_SIZE)
         return sorted(taken, key=lambda attempt: attempt.looks)
 
     def _poll(self, attempt: Attempt, this_round: _Round) -> None:
@@ -348,18 +344,12 @@ class Settle:
 
     def _search_due(self, this_round: _Round) -> None:
         while not this_round.is_over:
-            attempts = self._take_searches()
+            attempts = self._take(AttemptPolls.due_searches)
             if not attempts:
                 return
             for attempt in attempts:
                 if not this_round.is_over:
                     self._try(lambda attempt: self._search(attempt, this_round), attempt)
-
-    def _take_searches(self) -> list[Attempt]:
-        with self._database.transaction() as stores:
-            now = stores.instant(self._now)
-            taken = stores.attempt_polls.due_searches(now, now + ASK_EVERY, _BATCH_SIZE)
-        return sorted(taken, key=lambda attempt: attempt.looks)
 
     def _search(self, attempt: Attempt, this_round: _Round) -> None:
         """Search the carrier's list for the call, outside any transaction, and apply the result."""

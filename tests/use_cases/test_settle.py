@@ -17,6 +17,7 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.breaker import BACK_OFF, Breaker
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE, POLL_AFTER_RING, Policy
+from scheduler.persistence.attempt_polls import AttemptPolls
 from scheduler.use_cases import settle as settling
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
@@ -83,7 +84,7 @@ def test_concurrent_rounds_settle_a_lapsed_lease_once(tenant: Tenant, settle: Se
     mine = a_claimed_attempt(tenant)
     now.move(tenant.policy.lease)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(settle._notice_lapsed_leases, [settle._new_round() for _ in range(4)]))
+        list(pool.map(lambda _: settle._step_each(AttemptPolls.lapsed_leases, settle._lapse), range(4)))
     assert tenant.history(mine.id) == ["created", "claimed", "answer_lost"]
 
 
