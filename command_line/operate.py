@@ -82,16 +82,7 @@ def status(as_json: AsJson = False) -> None:
     from command_line.terminal import system_line
 
     with operator_session(computes=True) as session:
-        found = Status(
-            carriers=session.counts.carriers(),
-            companies=session.counts.attempts(),
-            commands=session.counts.commands(),
-            callbacks_quarantined=session.counts.callbacks_quarantined(),
-            unsent_mails=session.explain.unsent_invitations(),
-            erasures=session.counts.erasures(),
-            backoffs=session.carrier_waits.all(),
-            alarms=session.alarms.count_open(),
-        )
+        found = Status(**vars(session.counts.status()), unsent_mails=session.explain.unsent_invitations())
     if as_json:
         print_json(status_as_json(found))
     else:

@@ -1,10 +1,9 @@
 """The page of an installation's status, and its JSON. No phone number and no name of a person is on it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -14,7 +13,8 @@ from scheduler.domain.company import Mails
 from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
 from scheduler.timing.time_texts import span_text
-from scheduler.use_cases.operations.counts import Carrier, Commands, OpenErasures, Waiting
+from scheduler.use_cases.operations import counts
+from scheduler.use_cases.operations.counts import Carrier, Commands, Waiting
 
 _THEIR_TIME = "their time"
 _NOT_SOON = timedelta(seconds=10)
@@ -22,20 +22,11 @@ _NOT_SOON = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
-    """The status of an installation."""
+class Status(counts.Status):
+    """The status of an installation, with its mails."""
 
-    carriers: Sequence[Carrier]
-    backoffs: Sequence[Backoff] = ()
-    companies: Sequence[Waiting] = ()
-    commands: Mapping[UUID, Commands] = field(default_factory=dict)
-    """By company, including deleted ones."""
-    callbacks_quarantined: int = 0
     unsent_mails: Sequence[Mails] = ()
     """Owners' invitations that were not sent."""
-    erasures: OpenErasures = field(default_factory=OpenErasures)
-    alarms: Mapping[str, int] = field(default_factory=dict)
-    """Numbers of open alarms by kind."""
 
     @property
     def all_commands(self) -> Commands:

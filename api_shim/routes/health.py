@@ -201,7 +201,7 @@ _COMMAND_GAUGES: _Gauges[Commands] = (
 def _counted_metrics(counted: Counted) -> bytes:
     """Render the counts. Labels are company ids and positions of carrier accounts, never personal data."""
     registry = CollectorRegistry()
-    by_company = {row.company_id: row for row in counted.attempts}
+    by_company = {row.company_id: row for row in counted.companies}
     _add(registry, "attempts_", _ATTEMPT_GAUGES, "company_id", by_company)
     _add(registry, "", _COMPANY_GAUGES, "company_id", by_company)
     _add_held(registry, by_company)

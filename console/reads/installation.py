@@ -20,31 +20,19 @@ from scheduler.domain.alarm import KeptAlarm
 from scheduler.domain.batch import BatchFilter
 from scheduler.domain.principal import Key, KeyKind, KeyState
 from scheduler.domain.resource import NEWEST_FIRST, Cursor, KeysetPage, KeysetSlice
-from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.database import Database
 from scheduler.persistence.keys import ListedKey
 from scheduler.persistence.unknown_outcomes import UnknownOutcome
-from scheduler.use_cases.operations.counts import HOLDING, Carrier, Commands, Counts, OpenErasures, Waiting
-from scheduler.use_cases.operations.pauses import CarrierWaits
+from scheduler.use_cases.operations.counts import HOLDING, Commands, Counts, Status, Waiting
 from scheduler.use_cases.shared.access import not_found
-from scheduler.use_cases.shared.alarms import Alarms
 from scheduler.use_cases.shared.context import Context
 
 # --- Reads for the pages of the operators' console: the state of the whole installation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overview:
-    """The counts of `duecall status` over all companies."""
-
-    carriers: Sequence[Carrier]
-    companies: Sequence[Waiting]
-    commands: Mapping[UUID, Commands]
-    callbacks_quarantined: int
-    backoffs: Sequence[Backoff]
-    erasures: OpenErasures
-    alarms: Mapping[str, int]
-    """Open alarms by kind."""
+class Overview(Status):
+    """The status of the installation, with the sums over all companies."""
 
     @property
     def late(self) -> timedelta | None:
@@ -127,20 +115,10 @@ class Overview:
 class OperatorPages:
     def __init__(self, context: Context) -> None:
         self._counts = Counts(context)
-        self._carrier_waits = CarrierWaits(context.database, context.now)
-        self._alarms = Alarms(context.database, context.now)
 
     def overview(self) -> Overview:
         """Read the counts over all companies. Raises DatabaseAway."""
-        return Overview(
-            carriers=self._counts.carriers(),
-            companies=self._counts.attempts(),
-            commands=self._counts.commands(),
-            callbacks_quarantined=self._counts.callbacks_quarantined(),
-            backoffs=self._carrier_waits.all(),
-            erasures=self._counts.erasures(),
-            alarms=self._alarms.count_open(),
-        )
+        return Overview(**vars(self._counts.status()))
 
 
 # --- Reads for the console's pages about companies

@@ -34,7 +34,6 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.counts import Counts, Tallies
-from scheduler.use_cases.operations.pauses import CarrierWaits
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
@@ -398,12 +397,7 @@ class Walk:
         # So many commands wait, too, that to read all of them for each due attempt is too much.
         for _ in range(WAITING):
             a_waiting_command(self.owner, uuid4())
-        counts = Counts(self.api.context)
-        for counted in (counts.attempts, counts.carriers, CarrierWaits(self.api.database, self.now).all):
-            counted()
-        counts.commands()
-        counts.callbacks_quarantined()
-        counts.erasures()
+        Counts(self.api.context).status()
         Tallies(self.api.database).totals()
         self.watch.step = "health"
         self.api.database.schema_revision()

@@ -160,15 +160,25 @@ class OpenErasures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
-    """The numbers at one time, over all companies."""
+class Status:
+    """The status of an installation at one time, over all companies."""
 
-    attempts: Sequence[Waiting]
-    carriers: Sequence[Carrier]
-    backoffs: Sequence[Backoff]
-    commands: Mapping[UUID, Commands]
-    callbacks_quarantined: int
-    erasures: OpenErasures
+    companies: Sequence[Waiting] = ()
+    carriers: Sequence[Carrier] = ()
+    backoffs: Sequence[Backoff] = ()
+    commands: Mapping[UUID, Commands] = field(default_factory=dict)
+    """By company, including deleted ones."""
+    callbacks_quarantined: int = 0
+    """Callbacks of the carrier that failed five times with an unexpected error."""
+    erasures: OpenErasures = field(default_factory=OpenErasures)
+    alarms: Mapping[str, int] = field(default_factory=dict)
+    """Open alarms by kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(Status):
+    """All numbers of `/metrics`."""
+
     webhooks: WaitingDeliveries
     webhooks_late: timedelta | None
     """Time since the oldest of them was due."""
@@ -177,8 +187,6 @@ class Counted:
     """Time since the oldest of them was stored."""
     batches_still: timedelta | None
     """Longest time since the batches of a company made progress."""
-    alarms: Mapping[str, int]
-    """Open alarms by kind."""
     totals: Mapping[Key, Amount]
     """Tallies since the installation."""
 
@@ -200,20 +208,30 @@ class Counts:
             webhooks = stores.webhook_deliveries.waiting(now)
             batches = stores.batches.waiting()
             return Counted(
-                attempts=self._attempts_in(stores, now),
-                carriers=carriers_in(stores),
-                backoffs=stores.backoffs.waiting(),
-                commands=_commands_in(stores, now),
-                callbacks_quarantined=stores.carrier_events.count_quarantined(),
-                erasures=_erasures_in(stores, now),
+                **vars(self._status_in(stores, now)),
                 webhooks=webhooks,
                 webhooks_late=None if webhooks.oldest_at is None else now - webhooks.oldest_at,
                 batches=batches,
                 batches_oldest=None if batches.oldest_at is None else now - batches.oldest_at,
                 batches_still=None if batches.still_since is None else now - batches.still_since,
-                alarms=stores.alarms.count_open(),
                 totals=stores.tallies.totals(),
             )
+
+    def status(self) -> Status:
+        """Count what an operator sees of all companies, in one transaction. Raises DatabaseAway."""
+        with self._database.counting() as stores:
+            return self._status_in(stores, self._now())
+
+    def _status_in(self, stores: Stores, now: datetime) -> Status:
+        return Status(
+            companies=self._attempts_in(stores, now),
+            carriers=carriers_in(stores),
+            backoffs=stores.backoffs.waiting(),
+            commands=_commands_in(stores, now),
+            callbacks_quarantined=stores.carrier_events.count_quarantined(),
+            erasures=_erasures_in(stores, now),
+            alarms=stores.alarms.count_open(),
+        )
 
     def attempts(self) -> Sequence[Waiting]:
         """Count every company's attempts by state. Raises DatabaseAway."""
@@ -233,16 +251,6 @@ class Counts:
         """Count unapplied commands by company. Companies without any are omitted. Raises DatabaseAway."""
         with self._database.counting() as stores:
             return _commands_in(stores, self._now())
-
-    def callbacks_quarantined(self) -> int:
-        """Count the carrier's callbacks that failed five times with an unexpected error. Raises DatabaseAway."""
-        with self._database.counting() as stores:
-            return stores.carrier_events.count_quarantined()
-
-    def erasures(self) -> OpenErasures:
-        """Count open erasures. Raises DatabaseAway."""
-        with self._database.counting() as stores:
-            return _erasures_in(stores, self._now())
 
 
 def held_by_rule(by_rule: Mapping[str, tuple[int, float]]) -> dict[str, Held]:

@@ -15,5 +15,5 @@ def test_everything_is_counted_by_thirteen_statements(tenant: Tenant, other: Ten
         counted = Counts(tenant.context).count()
     assert len(sent) == 13
     assert [each for each in sent if "BEGIN" in each] == ["BEGIN READ ONLY; SET LOCAL ROLE duecall_counter"]
-    assert {each.company_id for each in counted.attempts} == {tenant.company_id, other.company_id}
+    assert {each.company_id for each in counted.companies} == {tenant.company_id, other.company_id}
     assert [(each.in_progress, each.max_calls) for each in counted.carriers] == [(2, 1000), (0, 5)]
