@@ -21,7 +21,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.persistence.unknown_outcomes import StrayCall
 from scheduler.use_cases.operations.stale_times import Correct
 from scheduler.use_cases.shared.batch import Batch, callee_from
-from scheduler.use_cases.shared.carrier_probe import CarrierProbe
+from scheduler.use_cases.shared.carrier_state import CarrierProbe
 from scheduler.use_cases.shared.conflicts import again_at_once
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated

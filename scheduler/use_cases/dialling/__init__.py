@@ -6,8 +6,9 @@ claim     the transaction of a claim
 sender    calls out: one task for each claimed call, and its permit to leave
 look      last looks: their query, their verdicts, and how many are made at once
 record    records in: answers until they are written, and their transaction
-judge     what answers mean for the calls that follow
 watch     deadlines, threads, and alarms of a dial worker
+
+What the answers mean for the calls that follow: `shared/carrier_state`.
 """
 
 ACTOR = "dial"

@@ -19,8 +19,8 @@ from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.dialling import ACTOR
 from scheduler.use_cases.dialling.hand import Hinted
-from scheduler.use_cases.dialling.judge import CarrierJudge
 from scheduler.use_cases.shared.alarms import raise_in
+from scheduler.use_cases.shared.carrier_state import CarrierJudge
 from scheduler.use_cases.shared.context import Context
 
 _log = log(__name__)

@@ -20,9 +20,9 @@ from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.persistence.stores import Stores
 from scheduler.rules.tallies import Sent, of_post
 from scheduler.use_cases.dialling import ACTOR
-from scheduler.use_cases.dialling.judge import CarrierJudge
 from scheduler.use_cases.dialling.watch import DatabaseThreads
 from scheduler.use_cases.shared.batch import Batch, callee_from
+from scheduler.use_cases.shared.carrier_state import CarrierJudge
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
 

@@ -12,12 +12,12 @@ from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown, NeverTaken
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.use_cases.dialling.judge import CarrierJudge
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.pauses import CarrierWaits
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.carrier_state import CarrierJudge
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import (
