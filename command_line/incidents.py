@@ -98,7 +98,7 @@ _QuarantinedId = Annotated[UUID, id_argument("ID", "Id from `duecall quarantine 
 def quarantine_list(as_json: AsJson = False) -> None:
     """List the commands and callbacks in quarantine, oldest first, with the place of the error and without a body."""
     with operator_session() as session:
-        found = session.quarantine.all()
+        found = session.quarantine.page()
     session.print_list(
         found,
         lambda each: {
@@ -171,7 +171,7 @@ def unknown_list(
     the last complete list of the carrier, and the next time at which the carrier is asked.
     """
     with operator_session() as session:
-        now, found = session.now(), session.unknown_outcomes.all(company)
+        now, found = session.now(), session.unknown_outcomes.page(company)
     session.print_list(
         found,
         lambda each: {

@@ -229,14 +229,14 @@ def test_quarantined_command_can_be_retried_after_a_fix(
     fixed = sent(tenant, a_wish(tenant))
     tenant.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
     quarantine = Quarantine(tenant.database, tenant.now)
-    assert [each.id for each in quarantine.all()] == [fixed.id]
+    assert [each.id for each in quarantine.page()] == [fixed.id]
     quarantine.requeue(fixed.id, WHY)
     now.move(timedelta(seconds=2))
     release.round(resends=True)
     assert hints.rung == [(tasks.APPLY, fixed.id)]
     apply.command(fixed.id)
     assert command(tenant, fixed).state is CommandState.APPLIED
-    assert (quarantine.all(), rows(tenant)["interviews"]) == ([], 1)
+    assert (quarantine.page(), rows(tenant)["interviews"]) == ([], 1)
 
 
 def test_dropped_command_is_answered_and_unblocks_its_interview(tenant: Tenant, apply: Apply) -> None:

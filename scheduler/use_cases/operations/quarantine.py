@@ -27,18 +27,14 @@ class Dropped:
 
 
 class Quarantine(OperatorUseCase):
-    def all(self) -> Sequence[Quarantined]:
-        """List everything in quarantine, oldest first. Raises DatabaseAway."""
-        return self.page(None, None, None)
-
     def page(
         self,
-        kind: QuarantineKind | None,
-        after: QuarantinePlace | None,
-        limit: int | None,
+        kind: QuarantineKind | None = None,
+        after: QuarantinePlace | None = None,
+        limit: int | None = None,
         company_id: UUID | None = None,
     ) -> Sequence[Quarantined]:
-        """List up to `limit` items, oldest first. `after`: only items after this place. Raises DatabaseAway.
+        """List all or up to `limit` items, oldest first. `after`: only items after this place. Raises DatabaseAway.
 
         `company_id`: only commands of this company, and callbacks about its calls.
         """

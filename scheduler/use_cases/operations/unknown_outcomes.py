@@ -165,12 +165,13 @@ class UnknownOutcomes(OperatorUseCase):
     A decision is a command of the inbox. A worker applies it in the interview's turn, like a client's invoke.
     """
 
-    def all(self, company_id: UUID | None) -> Sequence[UnknownOutcome]:
-        """List the attempts that are to be decided, oldest first, at most `MAX_LISTED`. Raises DatabaseAway."""
-        return self.page(company_id, None, MAX_LISTED)
+    def page(
+        self, company_id: UUID | None, after: UnknownPlace | None = None, limit: int = MAX_LISTED
+    ) -> Sequence[UnknownOutcome]:
+        """List attempts that are to be decided, oldest first. `after`: only attempts after this place.
 
-    def page(self, company_id: UUID | None, after: UnknownPlace | None, limit: int) -> Sequence[UnknownOutcome]:
-        """List up to `limit` such attempts. `after`: only attempts after this place. Raises DatabaseAway."""
+        Raises DatabaseAway.
+        """
         with self._database.reading() as stores:
             return stores.unknown_outcomes.page(company_id, limit, after)
 

@@ -69,7 +69,7 @@ def test_list_shows_the_place_of_the_error_and_no_body(
     for _ in range(5):
         with pytest.raises(Exception):  # noqa: B017, PT011 - any unexpected error
             apply.command(command.id)
-    heard, applied = quarantine.all()
+    heard, applied = quarantine.page()
     assert (heard.id, heard.kind, heard.command) == (callback.id, "callback", None)
     assert (heard.company_id, heard.interview_id, heard.attempt_id) == (
         tenant.company_id,
@@ -91,7 +91,7 @@ def test_callback_can_be_retried_after_a_fix(
 ) -> None:
     callback.fix()
     assert quarantine.requeue(callback.id, WHY) == "callback"
-    assert quarantine.all() == []
+    assert quarantine.page() == []
     hints.rung.clear()
     release.round(resends=True)
     assert hints.ids(tasks.HEAR) == [callback.id]

@@ -91,7 +91,7 @@ def refusal_of(unknown_outcomes: UnknownOutcomes, command_id: UUID | None) -> st
 
 
 def listed(unknown_outcomes: UnknownOutcomes, company_id: UUID | None = None) -> list[UUID]:
-    return [each.id for each in unknown_outcomes.all(company_id)]
+    return [each.id for each in unknown_outcomes.page(company_id)]
 
 
 def unknown_of(tenant: Tenant) -> int:
@@ -130,7 +130,7 @@ def test_list_says_when_the_carrier_was_and_will_be_asked(tenant: Tenant, now: T
     settle_with_an_empty_list(tenant)
     now.move(timedelta(minutes=1))
     settle_with_an_empty_list(tenant)
-    [item] = UnknownOutcomes(tenant.database, tenant.now).all(None)
+    [item] = UnknownOutcomes(tenant.database, tenant.now).page(None)
     assert (item.id, item.interview_id, item.company_id) == (unknown.id, unknown.interview_id, tenant.company_id)
     assert (item.claimed_at, item.ended_at) == (unknown.claimed_at, now() - timedelta(minutes=1))
     assert item.listed_at == now()
