@@ -6,7 +6,7 @@ Any number of clocks may run this at once. Each row is released by one of them, 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 from scheduler.failpoints import failpoint
@@ -47,14 +47,22 @@ class Round:
     """The instant at which the next pending attempt that is not released becomes due."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Unfinished:
-    """Work whose hint is to be sent again."""
+_Unfinished: TypeAlias = Mapping[str, Sequence[UUID] | bool]
+"""Work whose hint is to be sent again, by task: its ids, or True for a task without ids."""
 
-    commands: Sequence[UUID] = ()
-    events: Sequence[UUID] = ()
-    recompute: bool = False
-    erasures: Sequence[UUID] = ()
+_SWEPT: tuple[tuple[str, Callable[[Stores, datetime], bool]], ...] = (
+    (tasks.INVITE, lambda stores, now: stores.invitations.is_one_due(now)),
+    (tasks.NOTIFY_OWNERS, lambda stores, now: stores.webhook_notices.is_one_due(now)),
+    (tasks.POST_ALARMS, lambda stores, now: stores.alarms.is_one_to_post(now)),
+    (tasks.BATCHES, lambda stores, now: stores.batches.is_one_due(now - _UNANSWERED_FOR)),
+    (tasks.NUMBER_EVENTS, lambda stores, now: stores.inbox.is_one_owed(now)),
+    (tasks.ERASE_PEOPLE, lambda stores, now: stores.candidates.is_one_leaving(now)),
+    (
+        tasks.RECOMPUTE,
+        lambda stores, _: stores.schedule_recomputations.has_older_zone_data(zone_names.TZDATA_VERSION),
+    ),
+)
+"""The tasks whose hints are sent in each sweep in which a row is due."""
 
 
 class Release:
@@ -79,7 +87,7 @@ class Release:
         Attempts that become due within `ahead` get theirs early. A hint claims nothing. With `resends`, also send hints
         again for unfinished work. Raises DatabaseAway, ClockWrong.
         """
-        unfinished = _Unfinished()
+        unfinished: _Unfinished = {}
         # Short waits, because the rows of released attempts stay locked meanwhile.
         with self._database.transaction(lock_s=BATCH_LOCK_S) as stores:
             now = stores.instant(self.now)
@@ -156,28 +164,27 @@ class Release:
     def _unfinished(self, stores: Stores, now: datetime) -> _Unfinished:
         """Collect open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""
         before = now - _UNANSWERED_FOR
-        takes: dict[str, Callable[[], Any]] = {
-            "commands": lambda: stores.inbox.due_hints(before, now, MOST_RELEASED),
-            "events": lambda: stores.carrier_events.due_hints(before, now, MOST_RELEASED),
-            "recompute": lambda: stores.schedule_recomputations.ring_waiting(now - _RECOMPUTED_FOR, now),
-            "erasures": lambda: stores.erasures.due_hints(before, now, MOST_RELEASED),
+        takes: dict[str, Callable[[], Sequence[UUID] | bool]] = {
+            tasks.APPLY: lambda: stores.inbox.due_hints(before, now, MOST_RELEASED),
+            tasks.HEAR: lambda: stores.carrier_events.due_hints(before, now, MOST_RELEASED),
+            tasks.RECOMPUTE: lambda: stores.schedule_recomputations.ring_waiting(now - _RECOMPUTED_FOR, now),
+            tasks.ERASE: lambda: stores.erasures.due_hints(before, now, MOST_RELEASED),
         }
-        found = _if_free(stores, lambda: {name: take() for name, take in takes.items()})
+        found = _if_free(stores, lambda: {task: take() for task, take in takes.items()})
         if found is None:
             _log.warning("hints_delayed: another transaction held unfinished work, so its hints are sent later")
             # Only the hints of the kind that is held are delayed.
-            each = {name: _if_free(stores, take) for name, take in takes.items()}
-            found = {name: value for name, value in each.items() if value is not None}
-        unfinished = _Unfinished(**found)
+            each = {task: _if_free(stores, take) for task, take in takes.items()}
+            found = {task: value for task, value in each.items() if value is not None}
         failpoint("release.reminding")
-        return unfinished
+        return found
 
     def _resend(self, unfinished: _Unfinished) -> None:
-        self._send(tasks.APPLY, unfinished.commands)
-        self._send(tasks.HEAR, unfinished.events)
-        if unfinished.recompute:
-            self._hints.send(tasks.RECOMPUTE)
-        self._send(tasks.ERASE, unfinished.erasures)
+        for task, ids in unfinished.items():
+            if ids is True:
+                self._hints.send(task)
+            elif ids:
+                self._send(task, ids)
 
     def hint_sweep(self) -> None:
         """Send hints to settle calls without a callback, to send due mail and alarms, and to apply newer zone data.
@@ -187,27 +194,10 @@ class Release:
         """
         self._hints.send(tasks.SETTLE)
         with self._database.reading() as stores:
-            due = stores.invitations.is_one_due(self.now())
-            is_noticed = stores.webhook_notices.is_one_due(self.now())
-            is_alarmed = stores.alarms.is_one_to_post(self.now())
-            is_batch_left = stores.batches.is_one_due(self.now() - _UNANSWERED_FOR)
-            is_one_owed = stores.inbox.is_one_owed(self.now())
-            is_one_leaving = stores.candidates.is_one_leaving(self.now())
-            is_older = stores.schedule_recomputations.has_older_zone_data(zone_names.TZDATA_VERSION)
-        if due:
-            self._hints.send(tasks.INVITE)
-        if is_noticed:
-            self._hints.send(tasks.NOTIFY_OWNERS)
-        if is_alarmed:
-            self._hints.send(tasks.POST_ALARMS)
-        if is_batch_left:
-            self._hints.send(tasks.BATCHES)
-        if is_one_owed:
-            self._hints.send(tasks.NUMBER_EVENTS)
-        if is_one_leaving:
-            self._hints.send(tasks.ERASE_PEOPLE)
-        if is_older:
-            self._hints.send(tasks.RECOMPUTE)
+            now = self.now()
+            due = [task for task, is_one_due in _SWEPT if is_one_due(stores, now)]
+        for task in due:
+            self._hints.send(task)
 
     def fold_tallies(self) -> None:
         """Add the amounts that all processes have appended to the totals. Raises DatabaseAway."""
