@@ -1,8 +1,10 @@
-"""Requests that wait for a worker to apply their command: woken over Redis, and by occasional database queries."""
+"""Requests that wait for a worker to apply their command, woken over Redis, and the reads that follow."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextvars import Context
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +14,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from scheduler.clock import monotonic
+from api_shim.thread_pools import MAX_S, ThreadPool, run_in_thread
+from scheduler.clock import deadline_in, monotonic
 from scheduler.domain.command import Command, CommandState
+from scheduler.domain.principal import Principal
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway
+from scheduler.persistence.inbox import FoundOrError
+from scheduler.use_cases.shared.access import found_command
 
 _log = log(__name__)
 _QUERY_EVERY_S = 5.0
@@ -214,3 +220,65 @@ async def end_task(task: asyncio.Task[None]) -> None:
 
 async def _ping(subscription: PubSub) -> None:
     await subscription.ping()
+
+
+# --- Reads of commands by requests that have waited for them: one for all requests of a client at a time
+
+
+_TURN_S = 0.25
+"""Longest wait for the client's previous read, so that a connection that hangs delays only its own requests."""
+
+_Found = Mapping[UUID, FoundOrError]
+_Client = tuple[UUID, UUID | None]
+"""Principal and company: PostgreSQL shows one transaction the rows of one client."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _Read:
+    command_ids: dict[UUID, None] = field(default_factory=dict)
+    task: asyncio.Task[_Found]
+
+
+class CommandReads:
+    """Belongs to one event loop. `find_all` finds commands of a principal in one transaction.
+
+    A worker applies commands together, so their notifications arrive together. Requests that are notified while the
+    client's previous read runs share the next one. None waits for others to be notified.
+    """
+
+    def __init__(self, threads: ThreadPool, find_all: Callable[[Principal, Sequence[UUID]], _Found]) -> None:
+        self._threads = threads
+        self._find_all = find_all
+        self._next: dict[_Client, _Read] = {}
+        """Reads that have not begun."""
+        self._latest: dict[_Client, asyncio.Task[_Found]] = {}
+
+    async def find(self, principal: Principal, command_id: UUID) -> Command:
+        """Find the command as of now. Raises the errors of `Submit.find`."""
+        client = principal.id, principal.company_id
+        read = self._next.get(client) or self._begin(client, principal)
+        read.command_ids[command_id] = None
+        found = await asyncio.shield(read.task)  # others may wait for it
+        return found_command(found.get(command_id), str(command_id))
+
+    def _begin(self, client: _Client, principal: Principal) -> _Read:
+        # In a context of its own: deadline and trace id of the first request are not those of the others.
+        running = self._run(client, principal, self._latest.get(client))
+        task = asyncio.get_running_loop().create_task(running, name="command read", context=Context())
+        task.add_done_callback(lambda _: self._ended(client, task))
+        self._latest[client] = task
+        read = self._next[client] = _Read(task=task)
+        return read
+
+    async def _run(self, client: _Client, principal: Principal, previous: asyncio.Task[_Found] | None) -> _Found:
+        if previous is not None:
+            await asyncio.wait([previous], timeout=_TURN_S)
+        read = self._next.pop(client)
+        with deadline_in(MAX_S):
+            return await run_in_thread(self._threads, self._find_all, principal, list(read.command_ids))
+
+    def _ended(self, client: _Client, task: asyncio.Task[_Found]) -> None:
+        if self._latest.get(client) is task:
+            del self._latest[client]
+        if not task.cancelled():
+            task.exception()  # requests raise it, unless all of them have given up

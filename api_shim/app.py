@@ -8,10 +8,8 @@ from uuid import UUID
 from fastapi import FastAPI
 
 from api_shim import errors, openapi
-from api_shim.answer_waiter import AnswerWaiter
-from api_shim.assembly import ApiUseCases
-from api_shim.command_reads import CommandReads
-from api_shim.context import AppContext, ThreadPools, run_in_thread
+from api_shim.answer_waiter import AnswerWaiter, CommandReads
+from api_shim.assembly import ApiUseCases, AppContext
 from api_shim.http_metrics import HttpTallies
 from api_shim.middleware import RequestMiddleware
 from api_shim.process import PlainStart, check_start, ending_the_process, on_stop_signal, uvicorn_logs_as_we_do
@@ -22,13 +20,13 @@ from api_shim.routes import (
     call_attempts,
     candidates,
     carrier,
-    commands,
     companies,
     events,
     health,
     interviews,
     webhooks,
 )
+from api_shim.thread_pools import ThreadPools, run_in_thread
 from scheduler import assembly
 from scheduler.clock import deadline_in
 from scheduler.logs import configure
@@ -103,7 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         batches.router,
         call_attempts.router,
         call_attempts.call_times,
-        commands.router,
+        interviews.commands,
         companies.invitations,
         companies.billing,
         events.router,

@@ -1,5 +1,6 @@
 """Authentication and authorization. The API key is checked before anything else of a request."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Concatenate, ParamSpec, TypeVar
@@ -8,15 +9,16 @@ from uuid import UUID
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
-from api_shim.assembly import ApiUseCases
-from api_shim.context import AppContext, app_context, run_in_thread
+from api_shim.assembly import ApiUseCases, AppContext, app_context
 from api_shim.errors import too_often
 from api_shim.openapi import IfSent
 from api_shim.request_input import check_query
-from api_shim.thread_pools import set_share
+from api_shim.thread_pools import MAX_S, run_in_thread, set_share
+from scheduler.clock import deadline_in
 from scheduler.domain import webhook
-from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.principal import Key, KeyKind, Principal
 from scheduler.domain.refusals import InvalidApiKey
+from scheduler.logs import log
 from scheduler.use_cases.resources.keys import must_have
 from scheduler.wire.named_fields import FieldError, invalid_fields
 
@@ -43,6 +45,7 @@ READ_BILLING = "read:billing"
 READ_WEBHOOKS = webhook.READ_WEBHOOKS
 WRITE_WEBHOOKS = "write:webhooks"
 
+_log = log(__name__)
 _COMPANY_ID = "companyId"
 MOST_KNOWN_REACHES = 10_000
 """Companies of ATS principals that a process keeps in memory, before it asks the database again."""
@@ -69,7 +72,7 @@ async def principal(
         raise InvalidApiKey
     context = app_context(request)
     key = await run_in_thread(context.threads.keys, context.use_cases.keys.authenticate, credentials.credentials)
-    context.note_use(key)
+    _note_use(context, key)
     request.state.key = key
     request.state.rate_limit = rate_limit = await context.rate_limits.count_request(key)
     if rate_limit.exceeded is not None:
@@ -79,6 +82,23 @@ async def principal(
     check_query(request, ignored=_ignored(request, key.principal))
     await _share_of_named_company(request, context, key.principal)
     return key.principal
+
+
+def _note_use(context: AppContext, key: Key) -> None:
+    """Store in the background that the key was used, if the stored time is too old."""
+    key_id = key.principal.key_id
+    if key_id not in context.notes and context.use_cases.keys.must_record_use(key):
+        context.notes[key_id] = asyncio.create_task(_write_use(context, key), name="note")
+
+
+async def _write_use(context: AppContext, key: Key) -> None:
+    try:
+        with deadline_in(MAX_S):
+            await run_in_thread(context.threads.keys, context.use_cases.keys.used, key.principal)
+    except Exception as error:  # noqa: BLE001 - no request waits for it, and the next use tries again
+        _log.warning("key_use_not_stored: The last use of an API key could not be stored.", exc_info=error)
+    finally:
+        del context.notes[key.principal.key_id]
 
 
 async def _share_of_named_company(request: Request, context: AppContext, principal: Principal) -> None:

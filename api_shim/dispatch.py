@@ -1,6 +1,5 @@
 """Senders: send the command of a request and wait for its result, or carry out its write, and build the response."""
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,17 +13,17 @@ from fastapi.responses import Response
 from starlette.background import BackgroundTask
 
 from api_shim import auth, responses
+from api_shim.assembly import DOUBT_S, AppContext, app_context
 from api_shim.auth import DELETE_INTERVIEWS, WRITE_INTERVIEWS, Client, authenticated_client
-from api_shim.context import DOUBT_S, MAX_S, AppContext, app_context, run_in_thread
 from api_shim.errors import CommitUnknown, IdempotencyInProgress
 from api_shim.request_input import HowAsked, Preferences, Preferred, RequestOptions
 from api_shim.responses import ClientTexts
-from scheduler.clock import deadline_in, monotonic, set_deadline
+from api_shim.thread_pools import MAX_S, run_in_thread, run_write
+from scheduler.clock import deadline_in, set_deadline
 from scheduler.domain import command as commands
 from scheduler.domain.command import Command, CommandKind, CommandState, RequestHashes
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import NotFound
-from scheduler.domain.webhook import EndpointTest, TestProgress
 from scheduler.hashing import fingerprint
 from scheduler.ids import new_id
 from scheduler.persistence.database import may_wait_again
@@ -34,42 +33,6 @@ from scheduler.use_cases.resources.idempotent_writes import WriteRequest, WriteR
 from scheduler.use_cases.submit import Accepted
 from scheduler.wire.json_values import canonical
 from scheduler.wire.named_fields import FieldError, invalid_fields, of_write
-
-# --- Tests of webhooks: the request waits until the process that delivers has sent the ping
-
-
-WAIT_S = 20.0
-"""Longer than a delivery may take."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGER = 0.05, 1.0, 1.5
-
-
-async def outcome_of(
-    context: AppContext, principal: Principal, test: EndpointTest, seconds: float
-) -> TestProgress | None:
-    """Query the progress of a test until it is over, for at most `seconds`. None: the database is unavailable.
-
-    Between two queries the request holds neither a thread nor a connection. Raises NotFound if the webhook was
-    deleted.
-    """
-    ends = monotonic() + seconds
-    pause = _FIRST_PAUSE_S
-    progress = None
-    while True:
-        set_deadline(MAX_S)  # the test is stored, so each query gets a deadline of its own
-        try:
-            progress = await context.ask(context.use_cases.webhooks.progress, principal, test)
-        except DatabaseAway:
-            progress = None
-        is_over = progress is not None and progress.is_over
-        # Without Redis, the process that delivers does not learn of the ping.
-        if is_over or context.waiter.is_off or monotonic() + pause > ends:
-            return progress
-        await asyncio.sleep(pause)
-        pause = min(pause * _LONGER, _LONGEST_PAUSE_S)
-
-
-# --- Senders: send the command of a request and wait for its result, or carry out its write, and build the response
-
 
 P = ParamSpec("P")
 
@@ -128,7 +91,7 @@ class CommandSender(Sender):
             awaited_for=self._awaited_for(),
         )
         try:
-            accepted = await self.context.write(commit, submit)
+            accepted = await run_write(self.context.threads.requests, commit, submit)
         except CommitInDoubt as doubt:
             return await self._answer_doubt(command_id, commit, doubt)
         return await self._answer(accepted, texts)
@@ -272,7 +235,7 @@ class WriteSender(Sender):
             commit = Commit()
             sent = replace(sent, commit=commit)
             try:
-                return await self.context.write(commit, partial(verb, sent, *args, **kwargs))
+                return await run_write(self.context.threads.requests, commit, partial(verb, sent, *args, **kwargs))
             except StillRunning as earlier:
                 # The database ends each wait for a lock after 2 s, but the request may wait longer.
                 if not may_wait_again():

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.routing import Match
 
 from api_shim import process
-from api_shim.context import app_context
+from api_shim.assembly import app_context
 from api_shim.rate_limits import ExceededBatchLimit, Window
 from api_shim.schemas.envelope import ErrorAnswer, ErrorView
 from scheduler.carriers.interface import NotACallback

@@ -148,6 +148,9 @@ async def _scheduled(
     return Span(since=scheduled_from, until=scheduled_to)
 
 
+PlaceQuery = Annotated[
+    IfSent[CursorText], Query(description="The `nextCursor` of the page before, with the same filters.")
+]
 _Cursor = Annotated[
     IfSent[CursorText],
     Query(description="The `nextCursor` of the page before. Rows that are added meanwhile move no other row."),

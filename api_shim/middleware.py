@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim import errors, process
-from api_shim.context import MAX_S
 from api_shim.errors import BodyTooLarge
 from api_shim.http_metrics import HttpTallies
 from api_shim.rate_limits import RateLimitState
+from api_shim.thread_pools import MAX_S
 from scheduler.clock import monotonic, set_deadline
 from scheduler.logs import log
 from scheduler.wire.batches import LARGEST_BATCH

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -88,6 +89,14 @@ def links(*operations: str, **parameters: str) -> Mapping[str, Any]:
     return {each: {"operationId": each, "parameters": expressions} for each in operations}
 
 
+_ACCEPTED: Responses = {
+    202: {
+        "model": WaitingAnswer,
+        "description": "The command was accepted and stored, and is not applied yet.",
+        "headers": {**_LOCATION, **_REPLAYED},
+        "links": links("getCommand", reference="id"),
+    }
+}
 ETAG = {
     "ETag": {
         "description": "Version of the attempt. Send it as `If-Match` to change the attempt only in this version.",
@@ -103,39 +112,6 @@ def too_large(limit: str) -> Responses:
     return {413: {**_error_response(413, {_WHEN[413][1]: text}), "description": text}}
 
 
-def command_answers(
-    done: HTTPStatus,
-    model: type[Answer[Any]] | None,
-    description: str,
-    *refusals: type[Refused],
-    headers: Mapping[str, Any] | None = None,
-    response_links: Mapping[str, Any] | None = None,
-    existing: bool = False,
-) -> Responses:
-    """Declare the responses of a command route: success, 202 and every error.
-
-    `headers` and `response_links` belong to success. `refusals` are the errors of this route only. `existing`: the
-    resource may exist already.
-    """
-    success: dict[str, Any] = {
-        "description": description,
-        "headers": {**(headers or {}), **_REPLAYED},
-        **_links(response_links),
-    }
-    accepted = {
-        "model": WaitingAnswer,
-        "description": "The command was accepted and stored, and is not applied yet.",
-        "headers": {**_LOCATION, **_REPLAYED},
-        "links": links("getCommand", reference="id"),
-    }
-    return {
-        int(done): success if model is None else {**success, "model": model},
-        **(_existing(model, response_links) if existing else {}),
-        202: accepted,
-        **error_answers(*_WRITE_ERRORS, refusals=refusals, writes=True),
-    }
-
-
 def written_answers(
     done: HTTPStatus,
     model: type[Answer[Any]] | None,
@@ -144,17 +120,23 @@ def written_answers(
     headers: Mapping[str, Any] | None = None,
     response_links: Mapping[str, Any] | None = None,
     existing: bool = False,
+    may_wait: bool = False,
 ) -> Responses:
-    """Declare the responses of a route whose write the API does itself: success and every error, never 202.
+    """Declare the responses of a route that writes: success and every error.
 
-    `headers` and `response_links` belong to success. `existing`: the resource may exist already.
+    `headers` and `response_links` belong to success. `refusals` are the errors of this route only. `existing`: the
+    resource may exist already. `may_wait`: a worker applies the command, and the response is 202 until then.
     """
     success = {"description": description, "headers": {**(headers or {}), **_REPLAYED}, **_links(response_links)}
     return {
         int(done): success if model is None else {**success, "model": model},
         **(_existing(model, response_links) if existing else {}),
+        **(_ACCEPTED if may_wait else {}),
         **error_answers(*_WRITE_ERRORS, refusals=refusals, writes=True),
     }
+
+
+command_answers = partial(written_answers, may_wait=True)
 
 
 def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = (), writes: bool = False) -> Responses:

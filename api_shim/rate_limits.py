@@ -1,9 +1,11 @@
-"""Rate limits of API keys, counted in Redis by key id, per minute and per hour."""
+"""Rate limits of API keys, counted in Redis by key id, per minute and per hour, and of batches at a time."""
 
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -15,6 +17,7 @@ from redis.exceptions import RedisError
 
 from scheduler.clock import Now, monotonic
 from scheduler.domain.principal import Key
+from scheduler.domain.refusals import RateLimitExceeded
 from scheduler.logs import log
 from scheduler.wire.batches import LARGEST_BATCH
 
@@ -202,3 +205,35 @@ class _Tier:
 def _untouched(*tiers: _Tier) -> RateLimitState:
     """Report full limits: the request was not counted."""
     return RateLimitState(windows=tuple(tier.window(0) for tier in tiers))
+
+
+# --- Batches of one company at a time
+
+
+MOST_AT_A_TIME = 4
+"""Batches that one process receives and stores at the same time for one company."""
+
+
+class Uploads:
+    """Bodies of batches in this process: few of one company at a time, because each takes up to 16 MiB of memory.
+
+    A client may send a body as slowly as it likes.
+    """
+
+    def __init__(self, most: int = MOST_AT_A_TIME) -> None:
+        self._most = most
+        self._of_companies: Counter[Hashable] = Counter()
+
+    @contextmanager
+    def one_of(self, company: Hashable) -> Iterator[None]:
+        """Count one body of the company during this block. Raises RateLimitExceeded."""
+        if self._of_companies[company] >= self._most:
+            message = f"This company is sending {self._most} batches. Send this one when one of them is answered."
+            raise RateLimitExceeded(message, limit=self._most, unit="batches at a time", retryAfter=1)
+        self._of_companies[company] += 1
+        try:
+            yield
+        finally:
+            self._of_companies[company] -= 1
+            if not self._of_companies[company]:
+                del self._of_companies[company]

@@ -11,15 +11,15 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from api_shim import errors
-from api_shim.context import app_context
+from api_shim.assembly import app_context
 from api_shim.schemas.agent import AgentView
 from api_shim.schemas.batch import BatchView
 from api_shim.schemas.candidate import CandidateView
 from api_shim.schemas.company import CompanyView
-from api_shim.schemas.create_interview import InterviewRequest
 from api_shim.schemas.envelope import Answer, CommandView, ErrorView, WaitingView, WrittenView
 from api_shim.schemas.interview import AttemptView, InterviewView
 from api_shim.schemas.job import JobView
+from api_shim.schemas.requested_calls import InterviewRequest
 from api_shim.schemas.webhook import NewSecretView, ReplayView, WebhookTestView, WebhookView
 from scheduler.domain.batch import Batch, BatchState
 from scheduler.domain.command import Command, CommandKind

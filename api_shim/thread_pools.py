@@ -8,15 +8,21 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from api_shim import process
-from scheduler.clock import monotonic
+from scheduler.clock import monotonic, remaining_s
+from scheduler.persistence.errors import Commit, CommitInDoubt, DatabaseAway
 from scheduler.process import watching
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
+MAX_S = 6.0
+"""Deadline of a request, counted from when its body was received. It is longer than the statement timeout of 5 s: if it
+expires, the database is unresponsive."""
 OVERLOAD_S = 3.0
 """Half a request's deadline. A request with less time left can hardly be answered."""
 
@@ -174,3 +180,76 @@ class ThreadPool:
             result.set_result(value)
         else:
             result.set_exception(error)
+
+
+# --- The pools of an API process, and use cases that run in their threads until the deadline of the request
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreadPools:
+    """The threads of one API process, by purpose. `ApiUseCases` has the database connections of each.
+
+    Carrier callbacks, health checks and key checks must be served however many requests wait or have no key.
+    """
+
+    requests: ThreadPool
+    """Requests with a valid key. One thread per database connection: more would only wait for a connection."""
+    batches: ThreadPool
+    """Bodies of batches are read one after the other for each company: one can take seconds and half a gigabyte."""
+    keys: ThreadPool
+    callbacks: ThreadPool
+    health: ThreadPool
+    without_key: ThreadPool
+    """Requests that need no key: metrics and invitations."""
+    lookups: ThreadPool
+    """Queries for results that requests wait for, and for commits in doubt."""
+
+    @classmethod
+    def open(cls) -> "ThreadPools":
+        return cls(
+            requests=ThreadPool("requests", 8, newest_first_below_s=OVERLOAD_S, has_shares=True),
+            batches=ThreadPool("batches", 2, has_shares=True),
+            keys=ThreadPool("keys", 2, newest_first_below_s=OVERLOAD_S),
+            callbacks=ThreadPool("callbacks", 3),
+            health=ThreadPool("health", 1),
+            without_key=ThreadPool("without key", 2),
+            lookups=ThreadPool("lookups", 2),
+        )
+
+    def close(self) -> None:
+        for pool in (
+            self.requests,
+            self.batches,
+            self.keys,
+            self.callbacks,
+            self.health,
+            self.without_key,
+            self.lookups,
+        ):
+            pool.close()
+
+
+async def run_in_thread(pool: ThreadPool, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a use case in one of these threads. Raises its errors, and DatabaseAway at the deadline."""
+    try:
+        return await pool.run(partial(verb, *args, **kwargs), _left_s())
+    except TimeoutError as timeout:
+        raise DatabaseAway("silence") from timeout
+
+
+async def run_write(pool: ThreadPool, commit: Commit, write: Callable[[], T]) -> T:
+    """Run a use case that writes in one of these threads. `write` must pass `commit` to its transaction.
+
+    Raises its errors, DatabaseAway if it is certain that nothing was or will be committed, and CommitInDoubt.
+    """
+    try:
+        return await run_in_thread(pool, write)
+    except DatabaseAway as away:
+        if isinstance(away.__cause__, TimeoutError) and not commit.give_up():
+            raise CommitInDoubt("silence") from away
+        raise
+
+
+def _left_s() -> float:
+    left = remaining_s()
+    return MAX_S if left is None else left

@@ -1,4 +1,4 @@
-"""`duecall db`: the database schema and its logins."""
+"""`duecall db` and `duecall openapi`: schema, logins and documents of this version."""
 
 import signal
 import tempfile
@@ -9,9 +9,17 @@ from typing import Annotated
 
 import typer
 
-from command_line.app import AsJson, Reason, db, examples
-from command_line.on_demand import chosen_settings, operator_session
-from command_line.output import print_json, print_progress, refuse
+from command_line.app import (
+    AsJson,
+    DocumentFile,
+    Reason,
+    chosen_settings,
+    db,
+    examples,
+    openapi,
+    operator_session,
+)
+from command_line.output import fail, print_json, print_progress, refuse
 
 
 @db.command("upgrade", epilog=examples("DATABASE_URL=postgresql://... duecall db upgrade"))
@@ -92,3 +100,48 @@ def _empty_database() -> Iterator[str]:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C also deletes the folder
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder), durable=False) as server:
         yield server.url
+
+
+# --- `duecall openapi`: the OpenAPI document of the public API, and the page of its error codes
+
+
+@openapi.command("write", epilog=examples("duecall openapi write docs/openapi.json"))
+def openapi_write(file: DocumentFile) -> None:
+    """Write the document that the API serves as /openapi.json. No system needs to run."""
+    from command_line import documents
+
+    file.write_text(documents.openapi_text(), encoding="utf-8")
+
+
+@openapi.command("check", epilog=examples("duecall openapi check docs/openapi.json"))
+def openapi_check(file: DocumentFile) -> None:
+    """Check that a file equals what the API serves as /openapi.json, byte for byte."""
+    from command_line import documents
+
+    try:
+        documents.check_openapi(file)
+    except documents.DocumentDiffers as error:
+        fail(str(error))
+
+
+@openapi.command(
+    "errors",
+    epilog=examples(
+        "duecall openapi errors docs/reference/error-codes.md",
+        "duecall openapi errors --check docs/reference/error-codes.md",
+    ),
+)
+def openapi_errors(
+    file: DocumentFile,
+    check: Annotated[bool, typer.Option("--check", help="Compare the file and write nothing.")] = False,
+) -> None:
+    """Write the page of error codes."""
+    from command_line import documents
+
+    if not check:
+        file.write_text(documents.error_codes_text(), encoding="utf-8")
+        return
+    try:
+        documents.check_error_codes(file)
+    except documents.DocumentDiffers as error:
+        fail(str(error))

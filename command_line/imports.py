@@ -1,4 +1,4 @@
-"""`duecall import`: a file of people becomes interviews, over the HTTP API."""
+"""Commands that use the HTTP API: `duecall api` sends one request, and `duecall import` a file of people."""
 
 import os
 import sys
@@ -13,8 +13,7 @@ from uuid import UUID
 
 import typer
 
-from command_line.app import ApiUrl, api_key, app, examples, id_of
-from command_line.on_demand import api_url
+from command_line.app import ApiUrl, api_key, api_url, app, examples, id_of
 from command_line.output import fail, refuse
 
 if TYPE_CHECKING:
@@ -23,6 +22,74 @@ if TYPE_CHECKING:
     from standalone.api_client import ApiClient
     from standalone.importing.rows import Item, Reject, Table
     from standalone.importing.runs import Sending
+
+import json
+import re
+from enum import StrEnum
+
+from command_line.output import print_result
+
+# --- `duecall api`
+
+
+_FIRST_ERROR = 400
+
+
+class Method(StrEnum):
+    GET = "GET"
+    POST = "POST"
+    PATCH = "PATCH"
+    DELETE = "DELETE"
+
+
+_Key = Annotated[str, api_key("the scopes of the request; /readyz and /metrics need none")]
+_Body = Annotated[str | None, typer.Option(metavar="JSON", help="Body of the request.")]
+
+
+@app.command(
+    "api",
+    epilog=examples(
+        "duecall api GET /readyz",
+        """DUECALL_API_KEY=sk_live_... duecall api POST /company --body '{"name": "Acme"}'""",
+    ),
+)
+def api(
+    method: Annotated[Method, typer.Argument(case_sensitive=False, help="GET, POST, PATCH or DELETE.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Path and query, for example /interviews?limit=5.")],
+    body: _Body = None,
+    key: _Key = "",
+    url: ApiUrl = None,
+) -> None:
+    """Send one request to the API and print the body of its response.
+
+    The command fails if the status is 400 or higher.
+    """
+    from standalone.api_client import ApiAway, ApiClient, ApiRefused
+
+    if not re.fullmatch(r"/[!-~]*", path):
+        refuse("PATH must begin with / and have only ASCII characters, for example /readyz.")
+    if body is not None:
+        _must_be_json(body)
+    client = ApiClient(api_url(url), key)
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    try:
+        status, text = client.text(method.value, path, body, headers)
+    except (ApiAway, ApiRefused) as error:
+        fail(str(error))
+    print_result(text)
+    if status >= _FIRST_ERROR:
+        fail(f"{client.url}{path} answered {status}.")
+
+
+def _must_be_json(body: str) -> None:
+    try:
+        json.loads(body)
+    except ValueError:
+        refuse("--body must be JSON.")
+
+
+# --- `duecall import`: a file of people becomes interviews
+
 
 _HELP_PAGE = "docs/how-to/import.md"
 _STDIN = "-"
@@ -146,9 +213,9 @@ class _Plan:
 
     @contextmanager
     def _sending(self, first: str, second: str) -> Iterator["Sending"]:
-        from command_line.progress import shown_progress
         from scheduler.domain.refusals import CompanyIdRequired
         from standalone.api_client import ApiAway, ApiRefused
+        from standalone.importing.pages import shown_progress
         from standalone.importing.runs import Sending
 
         try:

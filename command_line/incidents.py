@@ -19,11 +19,12 @@ from command_line.app import (
     id_argument,
     id_option,
     locks,
+    operator_session,
+    print_pages,
     quarantine,
     unknown,
 )
-from command_line.on_demand import operator_session, print_pages
-from command_line.output import fail, plain, print_json, print_note, refuse, required_reason
+from command_line.output import fail, plain, print_json, print_note, refuse
 from scheduler.domain.attempt import Decision
 from scheduler.timing.time_texts import span_text
 
@@ -119,24 +120,22 @@ def quarantine_list(as_json: AsJson = False) -> None:
 
 
 @quarantine.command("retry", epilog=examples("duecall quarantine retry ID --reason 'release 1.4.2 fixes it'"))
-def quarantine_retry(quarantined_id: _QuarantinedId, reason: ActReason = None) -> None:
+def quarantine_retry(quarantined_id: _QuarantinedId, reason: ActReason = "") -> None:
     """Retry a command or a callback after its cause is fixed. A command is judged as of when it was received."""
-    why = required_reason(reason, "duecall quarantine retry")
     with operator_session() as session:
-        kind = session.quarantine.requeue(quarantined_id, why)
+        kind = session.quarantine.requeue(quarantined_id, reason)
     session.report(f"{kind.value} {quarantined_id} is retried within seconds")
 
 
 @quarantine.command("drop", epilog=examples("duecall quarantine drop ID --reason 'the interview was sent again'"))
-def quarantine_drop(quarantined_id: _QuarantinedId, reason: ActReason = None) -> None:
+def quarantine_drop(quarantined_id: _QuarantinedId, reason: ActReason = "") -> None:
     """Drop a command or a callback, and delete its body.
 
     For a command the client receives 409 COMMAND_DROPPED, and its interview accepts commands again. The call of a
     callback is polled until its end is known, as if the callback had never come.
     """
-    why = required_reason(reason, "duecall quarantine drop")
     with operator_session() as session:
-        dropped = session.quarantine.drop(quarantined_id, why)
+        dropped = session.quarantine.drop(quarantined_id, reason)
     if dropped.kind.value == "command":
         session.report(f"command {quarantined_id} was dropped and had no effect")
     elif dropped.next_poll_at is None:
@@ -221,7 +220,7 @@ def unknown_decide(
         bool, typer.Option("--call-again", help="The phone did not ring. The interview is invoked, once.")
     ] = False,
     leave: Annotated[bool, typer.Option("--leave", help="No call follows. The outcome stays unknown.")] = False,
-    reason: ActReason = None,
+    reason: ActReason = "",
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the worker that applies it.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
@@ -234,10 +233,9 @@ def unknown_decide(
     decisions = [decision for decision, is_chosen in chosen.items() if is_chosen]
     if len(decisions) != 1:
         refuse("Give exactly one of --rang, --call-again and --leave. See: duecall unknown decide --help")
-    why = required_reason(reason, "duecall unknown decide")
     [decision] = decisions
     with operator_session() as session:
-        command_id = session.unknown_outcomes.decide(attempt_id, decision, why)
+        command_id = session.unknown_outcomes.decide(attempt_id, decision, reason)
         command = None if command_id is None else _applied(session, command_id, wait)
     if command is not None and command.answer is not None and command.answer.refusal is not None:
         fail(f"Nothing was decided. {command.answer.refusal.message}")
@@ -362,10 +360,9 @@ def locks_list(as_json: AsJson = False) -> None:
 @locks.command("end", epilog=examples("duecall locks end 4711 --reason 'a forgotten psql'"))
 def locks_end(
     pid: Annotated[int, typer.Argument(metavar="PID", min=1, help="Session id from `duecall locks list`.")],
-    reason: ActReason = None,
+    reason: ActReason = "",
 ) -> None:
     """End a database session. Its transaction is rolled back, and its program receives an error."""
-    why = required_reason(reason, "duecall locks end")
     with operator_session() as session:
-        session.database_sessions.end(pid, why)
+        session.database_sessions.end(pid, reason)
     session.report(f"session {pid} was ended")

@@ -8,8 +8,7 @@ from pydantic import SecretStr
 from command_line.app import HOME, must_be_url
 from command_line.output import print_note
 from scheduler.settings import Settings, settings
-from standalone.errors import CannotRun
-from standalone.run_file import RunningSystem, as_kept, running_in
+from standalone.run_file import CannotRun, RunningSystem, as_kept, running_in
 
 
 class NothingRuns(CannotRun):

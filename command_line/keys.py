@@ -19,8 +19,9 @@ from command_line.app import (
     id_option,
     instant_of,
     keys,
+    operator_session,
+    print_pages,
 )
-from command_line.on_demand import operator_session, print_pages
 from command_line.output import print_json, print_note, print_result, refuse
 from scheduler.domain.principal import PER_HOUR, PER_MINUTE, KeyKind, OperatorRole, Principal
 

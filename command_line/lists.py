@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -49,20 +50,7 @@ def _facts(alarm: KeptAlarm, now: datetime) -> Iterator[tuple[str, str]]:
 
 def alarms_as_json(alarms: Sequence[KeptAlarm]) -> list[dict[str, Any]]:
     return [
-        as_json(
-            id=each.id,
-            kind=each.kind,
-            subjects={to_camel(name): value for name, value in each.subjects.items()},
-            first_seen_at=each.first_seen_at,
-            last_seen_at=each.last_seen_at,
-            count=each.count,
-            acknowledged_at=each.acknowledged_at,
-            acknowledged_by=each.acknowledged_by,
-            note=each.note,
-            posted_at=each.posted_at,
-            tries=each.tries,
-            post_at=each.post_at,
-        )
+        as_json(**asdict(each)) | {"subjects": {to_camel(name): value for name, value in each.subjects.items()}}
         for each in alarms
     ]
 

@@ -10,10 +10,10 @@ from command_line import run  # noqa: F401
 
 # isort: split
 # The modules above and below add their commands when they are imported, in the order in which --help shows them.
-from command_line import api, database, imports, incidents, keys, operate, records, webhooks  # noqa: F401
+from command_line import database, imports, incidents, keys, operate, records, webhooks  # noqa: F401
 from command_line.app import app, join_help_lines
 from command_line.output import WRONG_USAGE, print_error, print_stopped
-from standalone.errors import Stopped
+from standalone.run_file import Stopped
 
 __all__ = ["app", "main"]
 
@@ -51,7 +51,7 @@ def _failure_of(error: Exception) -> tuple[str, int] | None:
     from scheduler.domain.refusals import InvalidRequest, Refused
     from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade, WrongDatabase
     from scheduler.settings import MissingSetting, WrongSettings
-    from standalone.errors import CannotRun, ServerUnavailable
+    from standalone.run_file import CannotRun, ServerUnavailable
 
     match error:
         case DatabaseAway():

@@ -18,8 +18,9 @@ from command_line.app import (
     examples,
     id_argument,
     instant_of,
+    operator_session,
+    print_pages,
 )
-from command_line.on_demand import operator_session, print_pages
 from command_line.output import fail, print_json, print_note, print_result, refuse
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation
@@ -78,15 +79,15 @@ def status(as_json: AsJson = False) -> None:
     Also shows open alarms, unsent invitations, what is in quarantine, and the number and age of accepted commands that
     are not applied yet and of deleted companies that are not erased yet.
     """
-    from command_line.status import Status, status_as_json, status_page
+    from command_line.status import status_as_json, status_page
     from command_line.terminal import system_line
 
     with operator_session(computes=True) as session:
-        found = Status(**vars(session.counts.status()), unsent_mails=session.explain.unsent_invitations())
+        found, unsent_mails = session.counts.status(), session.explain.unsent_invitations()
     if as_json:
-        print_json(status_as_json(found))
+        print_json(status_as_json(found, unsent_mails))
     else:
-        print_pages(system_line(session.system), status_page(found, session.now()))
+        print_pages(system_line(session.system), status_page(found, unsent_mails, session.now()))
 
 
 @app.command(

@@ -74,13 +74,6 @@ def refuse(line: str) -> NoReturn:
     raise typer.Exit(WRONG_USAGE)
 
 
-def required_reason(reason: str | None, command: str) -> str:
-    """Require a value of --reason, or end the command if it is missing."""
-    if reason is None or not reason.strip():
-        refuse(f"Missing --reason. See: {command} --help")
-    return reason
-
-
 def print_running(running: "Running", chosen: "Settings", mail: str, *, duecall: str = "duecall") -> None:
     """Print the addresses and keys of a system. `duecall` is the command that finds it."""
     user, _, password = chosen.flower_basic_auth.get_secret_value().partition(":")

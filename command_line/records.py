@@ -20,8 +20,9 @@ from command_line.app import (
     id_option,
     instant_of,
     numbers,
+    operator_session,
+    print_pages,
 )
-from command_line.on_demand import operator_session, print_pages
 from command_line.output import plain, print_json, print_note, print_result, refuse
 from scheduler.domain.company import Billing, BillingSystem, LimitCeiling, PriceList
 from scheduler.domain.principal import TargetKind

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from command_line.app import LAST_PORT, At, Ephemeral, Port, app, clock_offset, examples
-from command_line.on_demand import chosen_settings
+from command_line.app import LAST_PORT, At, Ephemeral, Port, app, chosen_settings, clock_offset, examples
 from command_line.output import fail, print_note, print_progress, print_result, print_running, print_stopped, refuse
 from scheduler.clock import clock
 from standalone.demo import sample_calls

@@ -1,7 +1,7 @@
 """The page of an installation's status, and its JSON. No phone number and no name of a person is on it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,38 +13,21 @@ from scheduler.domain.company import Mails
 from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
 from scheduler.timing.time_texts import span_text
-from scheduler.use_cases.operations import counts
-from scheduler.use_cases.operations.counts import Carrier, Commands, Waiting
+from scheduler.use_cases.operations.counts import Carrier, Commands, Status, Waiting
 
 _THEIR_TIME = "their time"
 _NOT_SOON = timedelta(seconds=10)
 """If a command has waited this long, Redis or the intake worker is probably down."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Status(counts.Status):
-    """The status of an installation, with its mails."""
-
-    unsent_mails: Sequence[Mails] = ()
-    """Owners' invitations that were not sent."""
-
-    @property
-    def all_commands(self) -> Commands:
-        return Commands(
-            waiting=sum(each.waiting for each in self.commands.values()),
-            oldest=max((each.oldest for each in self.commands.values() if each.oldest is not None), default=None),
-            quarantined=sum(each.quarantined for each in self.commands.values()),
-        )
-
-
-def status_page(status: Status, now: datetime) -> RenderableType:
-    """Show the state of the carriers, then of each company."""
+def status_page(status: Status, unsent_mails: Sequence[Mails], now: datetime) -> RenderableType:
+    """Show the state of the carriers, then of each company. `unsent_mails`: owners' invitations that were not sent."""
     lines: list[RenderableType] = [_carrier(each, now) for each in status.carriers]
     if not status.carriers:
         lines.append(Text("Carrier   none yet: the first worker to start registers it"))
     lines += [_backoff(each, now) for each in status.backoffs]
     lines += _warnings(status)
-    mail_of = {each.company_id: each for each in status.unsent_mails}
+    mail_of = {each.company_id: each for each in unsent_mails}
     for company in status.companies:
         of_company = status.commands.get(company.company_id, Commands())
         lines += ["", _company(company, status.carriers, of_company, mail_of.get(company.company_id), now)]
@@ -193,7 +176,7 @@ def backoff_as_json(backoff: Backoff) -> dict[str, Any]:
     )
 
 
-def status_as_json(status: Status) -> dict[str, Any]:
+def status_as_json(status: Status, unsent_mails: Sequence[Mails]) -> dict[str, Any]:
     return {
         "alarms": dict(status.alarms),
         "callbacks": {"quarantined": status.callbacks_quarantined},
@@ -207,5 +190,5 @@ def status_as_json(status: Status) -> dict[str, Any]:
             for each in status.companies
         ],
         "erasures": as_json(**asdict(status.erasures)),
-        "unsentInvitations": [as_json(**asdict(each)) for each in status.unsent_mails],
+        "unsentInvitations": [as_json(**asdict(each)) for each in unsent_mails],
     }

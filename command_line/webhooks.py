@@ -12,20 +12,21 @@ from command_line.app import (
     ApiUrl,
     AsJson,
     api_key,
+    api_url,
     examples,
     id_argument,
     instant_of,
     must_be_url,
+    operator_session,
     webhooks,
 )
-from command_line.on_demand import api_url, operator_session
-from command_line.output import fail, plain, print_json, print_note, print_result, refuse, required_reason
+from command_line.output import fail, plain, print_json, print_note, print_result, refuse
 from scheduler.domain.delivery_history import EndpointState, EndpointStatus, ReplayFilter
 from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.domain.webhook import EventType
 
 if TYPE_CHECKING:
-    from standalone.forwarding import Forwarded
+    from standalone.api_client import Forwarded
 
 _RUNBOOK = "docs/operations.md#webhooks-of-partners"
 _EndpointId = Annotated[UUID, id_argument("WEBHOOK_ID", "Id from `duecall webhooks list`.")]
@@ -87,24 +88,22 @@ def _state(endpoint: EndpointState) -> str:
 
 
 @webhooks.command("disable", epilog=examples("duecall webhooks disable WEBHOOK_ID --reason 'the partner asked for it'"))
-def webhooks_disable(endpoint_id: _EndpointId, reason: ActReason = None) -> None:
+def webhooks_disable(endpoint_id: _EndpointId, reason: ActReason = "") -> None:
     """Send nothing to a webhook until it is enabled. Waiting deliveries wait, and new events are not delivered."""
-    why = required_reason(reason, "duecall webhooks disable")
     with operator_session() as session:
-        is_new = session.webhooks.disable(endpoint_id, why)
+        is_new = session.webhooks.disable(endpoint_id, reason)
     was = "is disabled" if is_new else "was disabled before; nothing changed"
     session.report(f"webhook {endpoint_id} {was}")
 
 
 @webhooks.command("enable", epilog=examples("duecall webhooks enable WEBHOOK_ID --reason 'the receiver is back'"))
-def webhooks_enable(endpoint_id: _EndpointId, reason: ActReason = None) -> None:
+def webhooks_enable(endpoint_id: _EndpointId, reason: ActReason = "") -> None:
     """Enable a webhook that was disabled, and close its circuit. Up to 1,000 waiting deliveries are sent at once.
 
     Events that occurred while it was disabled are delivered by `duecall webhooks replay`.
     """
-    why = required_reason(reason, "duecall webhooks enable")
     with operator_session() as session:
-        state = session.webhooks.enable(endpoint_id, why)
+        state = session.webhooks.enable(endpoint_id, reason)
     still = "" if state.is_active else ", but its partner has paused it, so nothing is sent"
     session.report(f"webhook {endpoint_id} is enabled{still}")
 
@@ -128,7 +127,7 @@ def webhooks_replay(
     only_failed: Annotated[
         bool, typer.Option("--only-failed", help="Only deliveries of which all ten tries have failed.")
     ] = False,
-    reason: ActReason = None,
+    reason: ActReason = "",
     as_json: AsJson = False,
 ) -> None:
     """Send the deliveries of a range of time again, with the same ids, and events that were never sent.
@@ -136,7 +135,6 @@ def webhooks_replay(
     Deliveries that wait for their next try are left alone: `duecall webhooks enable` sends them at once. The command
     works in transactions of at most 2,000 deliveries. If it is stopped, start it again.
     """
-    why = required_reason(reason, "duecall webhooks replay")
     wanted = ReplayFilter(
         since=instant_of(since, "--from"),
         until=None if until is None else instant_of(until, "--to"),
@@ -148,7 +146,7 @@ def webhooks_replay(
     replayed, after, has_more = 0, 0, True
     with operator_session() as session:
         while has_more:
-            done = session.webhooks.replay(endpoint_id, wanted, after, why)
+            done = session.webhooks.replay(endpoint_id, wanted, after, reason)
             replayed, after, has_more = replayed + done.replayed, done.after, done.has_more
     if as_json:
         print_json({"webhookId": endpoint_id, "replayed": replayed})
@@ -219,8 +217,7 @@ def webhooks_listen(
     from scheduler.clock import machine_now
     from scheduler.webhooks.sender import WebhookSender
     from scheduler.webhooks.sending import new_secret, signed_headers
-    from standalone.api_client import ApiAway, ApiClient, ApiRefused
-    from standalone.forwarding import Forwarding
+    from standalone.api_client import ApiAway, ApiClient, ApiRefused, Forwarding
 
     _types_in(types)
     must_be_url("--forward-to", forward_to)

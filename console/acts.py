@@ -11,12 +11,12 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
-from api_shim.context import MAX_S
+from api_shim.thread_pools import MAX_S
 from console.assembly import ConsoleContext, ConsoleUseCases, console_context
-from console.operator_session import ConsoleSession
 from console.operators import needs
 from console.rendering import list_of, none_or_number_of, number, number_of, page, utc_text
 from console.security import form_of
+from console.stores.sessions import ConsoleSession
 from scheduler.clock import set_deadline
 from scheduler.domain.principal import OperatorRole
 from scheduler.domain.refusals import Conflict, NotFound, Refused

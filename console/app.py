@@ -14,12 +14,12 @@ from api_shim.thread_pools import ThreadPool
 from console import assembly, rendering, sign_in
 from console.assembly import ConsoleContext, console_context
 from console.live import Live, LiveResponse, Polled
-from console.operator_session import ConsoleSession
 from console.operators import NotSignedIn, RoleMissing, find_session, viewer
 from console.pages import attempt, attempts, calendar, companies, find, incidents, keys, now, records, unknown, webhooks
 from console.rendering import page
 from console.security import Address, SecurityMiddleware
 from console.sign_in import remember
+from console.stores.sessions import ConsoleSession
 from scheduler.clock import set_deadline
 from scheduler.logs import configure, log
 from scheduler.persistence.errors import ClockWrong, DatabaseAway

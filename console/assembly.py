@@ -7,22 +7,21 @@ from typing import ParamSpec, TypeVar, cast
 from jinja2 import Environment
 from starlette.requests import HTTPConnection
 
-from api_shim.context import run_in_thread
-from api_shim.thread_pools import ThreadPool
+from api_shim.thread_pools import ThreadPool, run_in_thread
+from console.identity_provider import Provider
 from console.live import Live
-from console.oidc.provider import Provider
-from console.oidc.sign_in import SignIn
-from console.operator_session import SearchLimit
+from console.oidc import SignIn
 from console.reads.attempts import AttemptLists, AttemptPages
 from console.reads.calendar import Calendars
-from console.reads.find import Find
-from console.reads.installation import BatchPages, CompanyPages, KeyPages, OperatorPages
+from console.reads.find import Find, SearchLimit
+from console.reads.installation import CompanyPages, KeyPages, OperatorPages
 from console.security import Address
 from console.sessions import ConsoleSessions
 from scheduler.assembly import context_of, marks_of
 from scheduler.domain.principal import SYSTEM, OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 from scheduler.settings import Settings
 from scheduler.use_cases.operations.erase import Certificates
 from scheduler.use_cases.operations.pauses import Pauses
@@ -53,7 +52,6 @@ class ConsoleUseCases:
         self.find = Find(database, context.hasher)
         self.company_pages = CompanyPages(context)
         self.key_pages = KeyPages(database, now)
-        self.batch_pages = BatchPages(database)
         self.hasher = context.hasher
         self.certificates = Certificates(database)
         self.audit = Acts(database)
@@ -136,6 +134,15 @@ class ConsoleContext:
     async def run(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a use case in a thread. Raises its errors, and DatabaseAway at the request's deadline."""
         return await run_in_thread(self.threads, verb, *args, **kwargs)
+
+    async def read(self, rows: Callable[[Stores], T]) -> T:
+        """Read rows in one transaction, for a list that shows them as they are. Raises DatabaseAway."""
+
+        def reading() -> T:
+            with self.use_cases.database.reading() as stores:
+                return rows(stores)
+
+        return await self.run(reading)
 
 
 def console_context(connection: HTTPConnection) -> ConsoleContext:

@@ -11,7 +11,7 @@ from uuid import UUID
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from console.operator_session import ConsoleSession
+from console.stores.sessions import ConsoleSession
 from scheduler.clock import monotonic
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from console.assembly import console_context
-from console.operator_session import SESSION_LASTS, ConsoleSession
+from console.stores.sessions import SESSION_LASTS, ConsoleSession
 from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 

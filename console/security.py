@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api_shim.context import MAX_S
+from api_shim.thread_pools import MAX_S
 from scheduler.clock import monotonic, set_deadline
 from scheduler.domain.refusals import NotFound
 from scheduler.ids import id_or_none

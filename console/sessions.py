@@ -5,8 +5,7 @@ from datetime import timedelta
 from secrets import token_urlsafe
 from uuid import UUID
 
-from console.operator_session import LINK_LASTS, SESSION_LASTS, ConsoleSession, SignInLink
-from console.stores.sessions import SessionStore
+from console.stores.sessions import LINK_LASTS, SESSION_LASTS, ConsoleSession, SessionStore, SignInLink
 from scheduler.clock import Now
 from scheduler.domain.principal import OperatorRole, of_link
 from scheduler.domain.refusals import NotFound

@@ -7,13 +7,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from api_shim.context import MAX_S
+from api_shim.thread_pools import MAX_S
 from console.assembly import ConsoleContext, console_context
-from console.oidc.provider import Refusal, SignInRefused
-from console.oidc.sign_in import SIGN_IN_LASTS, Identity, SignIn
-from console.operator_session import LINK_LASTS, ConsoleSession
+from console.identity_provider import Refusal, SignInRefused
+from console.oidc import SIGN_IN_LASTS, Identity, SignIn
 from console.operators import cookie_of, delete_cookie, set_cookie
 from console.rendering import is_page, page
+from console.stores.sessions import LINK_LASTS, ConsoleSession
 from scheduler.clock import set_deadline
 from scheduler.logs import log
 

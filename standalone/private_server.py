@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from standalone.errors import ServerUnavailable
 from standalone.fork_server import CHILD_ENVIRONMENT, Identity, ends_within, last_lines, launch
+from standalone.run_file import ServerUnavailable
 from standalone.supervisor import lives, read_pid, send_signal, servers_in
 
 # --- Opens and writes files that only their owner can read

@@ -1,4 +1,4 @@
-"""Files of a running system in its folder: run.json, its clock offset and its settings."""
+"""Files of a running system in its folder (run.json, clock offset, settings), and the reasons for which none runs."""
 
 import fcntl
 import json
@@ -12,10 +12,44 @@ from typing import IO, TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from scheduler.clock import monotonic
-from standalone.errors import HomeUnusable
 
 if TYPE_CHECKING:  # `duecall --help` imports this module, and the settings import the libraries of a running system
     from scheduler.settings import Settings
+
+
+# --- Reasons for which a server or a system does not run on this machine
+
+
+class ServerUnavailable(Exception):
+    """A private server cannot run here. The message contains the reason and a remedy."""
+
+
+class Stopped(Exception):
+    """The system was stopped before it was ready."""
+
+
+class CannotRun(Exception):
+    """The system cannot run here. The message contains the reason and a remedy."""
+
+
+class AlreadyRunning(CannotRun):
+    """Another system runs in this folder."""
+
+
+class PortTaken(CannotRun):
+    """The requested port cannot be used."""
+
+
+class NotReady(CannotRun):
+    """The system did not become ready. Its logs contain the reason."""
+
+
+class HomeUnusable(CannotRun):
+    """The system's folder cannot be created, written or read."""
+
+
+# --- Files of a running system in its folder
+
 
 RUN_FILE, OFFSET_FILE, SETTINGS_FILE, LOCK_FILE = "run.json", "clock_offset_s", "settings.json", "up.lock"
 READY_WITHIN_S = 90.0

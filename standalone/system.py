@@ -22,7 +22,6 @@ from scheduler.persistence.database import Database
 from scheduler.settings import Settings, WrongSettings, environment
 from scheduler.use_cases.operations.installation import Installation, Seeded
 from scheduler.use_cases.resources.keys import Keys
-from standalone.errors import AlreadyRunning, HomeUnusable, NotReady, PortTaken, Stopped
 from standalone.fork_server import ForkServer, needed_for_imports
 from standalone.private_server import ReservedPorts, why_not_free
 from standalone.run_file import (
@@ -32,7 +31,12 @@ from standalone.run_file import (
     READY_WITHIN_S,
     RUN_FILE,
     SETTINGS_FILE,
+    AlreadyRunning,
+    HomeUnusable,
+    NotReady,
+    PortTaken,
     Running,
+    Stopped,
     kept,
     try_lock,
     unusable,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psycopg
 
-from standalone.errors import ServerUnavailable
 from standalone.fork_server import Identity, find_program, last_lines, launch, ourselves, run_child
 from standalone.private_server import PrivateServer, write_private
+from standalone.run_file import ServerUnavailable
 
 # --- A private PostgreSQL
 

@@ -1,9 +1,11 @@
-"""The Celery application: broker, queues, routes, and each setting's reason. It declares no task."""
+"""The Celery application: broker, queues, routes, each setting's reason, and the proof that a process does its work."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from celery import Celery
@@ -12,11 +14,13 @@ from celery.utils.dispatch import Signal
 from kombu import Connection, Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
-from scheduler.logs import configure
+from scheduler.clock import monotonic
+from scheduler.logs import configure, log
 from scheduler.settings import Settings, settings
 from scheduler.start_checks import failure_line
 from scheduler.use_cases.shared.hints import LIVENESS, QUEUES
 
+_log = log(__name__)
 KEY_PREFIX = "duecall:"
 ANSWERED_CHANNEL = "duecall:answered"
 """The Redis channel on which workers publish the ids of answered commands."""
@@ -130,3 +134,61 @@ def _our_logs(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
 def _is_no_ping(record: logging.LogRecord) -> bool:
     """Return False for the lines of a worker's ping to itself, which would be most lines of an idle worker."""
     return not (isinstance(record.args, Mapping) and record.args.get("name") == LIVENESS)
+
+
+# --- Proof of work: a process touches a file whenever its work has succeeded
+# A health check reads the file's age by `find`, without another Python process. DUECALL_PROOF_FILE names it.
+
+
+_TOUCH_EVERY_S = 1.0
+
+
+class _Proof:
+    """The file of this process."""
+
+    path: Path | None = None
+    next_at = 0.0
+    has_failed = False
+
+
+_lock = Lock()
+
+
+def begin_proof(path: Path | None) -> None:
+    """Set the file of this process, and delete the one of an earlier process. None: there is no health check."""
+    _Proof.path, _Proof.next_at = path, 0.0
+    if path is not None:
+        path.unlink(missing_ok=True)
+
+
+def end_proof() -> None:
+    """Delete the file: this process stops, and does no more work."""
+    with _lock:
+        path, _Proof.path = _Proof.path, None
+    if path is not None:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def note_work() -> None:
+    """Note that this process has done its work. Touches the file at most once a second. Never raises."""
+    instant = monotonic()
+    with _lock:
+        if _Proof.path is None or instant < _Proof.next_at:
+            return
+        _Proof.next_at = instant + _TOUCH_EVERY_S
+        _touch(_Proof.path)
+
+
+def _touch(path: Path) -> None:
+    try:
+        path.touch()
+    except OSError as error:
+        if not _Proof.has_failed:
+            _log.warning(
+                "proof_not_written: the file of DUECALL_PROOF_FILE could not be written, so health checks fail",
+                exc_info=error,
+            )
+        _Proof.has_failed = True
+    else:
+        _Proof.has_failed = False

@@ -20,9 +20,8 @@ from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.process import QUIET_DATABASE_S, Watchdog, raise_limit, watching
 from scheduler.settings import Settings, settings
 from scheduler.use_cases.release import Round
-from workers import proof
 from workers.alarm_writer import AlarmWriter
-from workers.app import app, starting
+from workers.app import app, begin_proof, end_proof, note_work, starting
 from workers.hints import RedisHintPublisher
 from workers.liveness import ANNOUNCE_EVERY_S, Announcement, Presence
 
@@ -62,7 +61,7 @@ class Clock(Scheduler):  # type: ignore[misc]
 
     def _start(self, chosen: Settings) -> None:
         raise_limit()
-        proof.begin(chosen.duecall_proof_file)
+        begin_proof(chosen.duecall_proof_file)
         assembly.check_worker_start(chosen)
         self._hints = RedisHintPublisher(app, chosen.redis)
         self._hints.start()
@@ -86,7 +85,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         try:
             wait = self._work()
             if not self._has_failed:
-                proof.worked()
+                note_work()
                 self._announce()
             self._wait(wait)
         except (DatabaseAway, psycopg.Error):
@@ -178,7 +177,7 @@ class Clock(Scheduler):  # type: ignore[misc]
             self._listening = None
 
     def close(self) -> None:
-        proof.end()
+        end_proof()
         self._forget_connection()
         if self._presence is not None:
             with suppress(OSError, RedisError):

@@ -8,8 +8,7 @@ from flower.inspector import Inspector
 from scheduler.logs import configure
 from scheduler.process import raise_limit
 from scheduler.start_checks import check_login
-from workers import proof
-from workers.app import process_settings, starting, watch_only
+from workers.app import begin_proof, process_settings, starting, watch_only
 
 configure()
 raise_limit()
@@ -20,7 +19,7 @@ if _chosen.is_production and _chosen.flower_redis_url is None:
         " see docs/how-to/integrate-over-celery.md."
     )
 with starting():
-    proof.begin(_chosen.duecall_proof_file)
+    begin_proof(_chosen.duecall_proof_file)
     check_login(_chosen.redis if _chosen.flower_redis_url is None else _chosen.flower_redis_url.get_secret_value())
 watch_only(_chosen)
 

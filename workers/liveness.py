@@ -20,8 +20,7 @@ from scheduler.logs import log
 from scheduler.process import count_working, end_process
 from scheduler.timing.zone_names import TZDATA_VERSION
 from scheduler.use_cases.shared.hints import LIVENESS, QUEUES
-from workers import proof
-from workers.app import app, at_start
+from workers.app import app, at_start, note_work
 from workers.hints import quick_connection
 
 # --- Announcements of live processes in Redis, from which `/readyz` sees which queues are served
@@ -267,7 +266,7 @@ def heard() -> None:
 
 def worked() -> None:
     """Note that work of this process has succeeded."""
-    proof.worked()
+    note_work()
     if _Probe.one is not None:
         _Probe.one.worked()
 

@@ -21,7 +21,7 @@ from redis.exceptions import (
 
 from scheduler.clock import monotonic
 from scheduler.logs import log
-from workers import proof
+from workers.app import note_work
 
 _log = log(__name__)
 _LOG_INTERVAL_S = 60.0
@@ -198,6 +198,6 @@ class WatchingTransport(Transport):
         try:
             super().drain_events(connection, timeout=timeout)
         except TimeoutError:
-            proof.worked()
+            note_work()
             raise
-        proof.worked()
+        note_work()

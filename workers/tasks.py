@@ -1,7 +1,7 @@
 """Celery tasks: each one reads its message and calls one use case. Messages carry ids and no state."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,9 @@ from scheduler.settings import settings
 from scheduler.use_cases.dial import Dialler
 from scheduler.use_cases.shared import hints as names
 from scheduler.use_cases.shared.conflicts import again_at_once
-from workers import liveness, proof
+from workers import liveness
 from workers.alarm_writer import AlarmWriter
-from workers.app import DUE_AT, app, at_start
+from workers.app import DUE_AT, app, at_start, begin_proof, end_proof
 from workers.hints import GatheredIds, RedisHintPublisher
 from workers.liveness import Announcement
 
@@ -178,11 +178,6 @@ def apply(command_ids: list[str]) -> None:
     _commands.take(map(UUID, command_ids))
 
 
-@app.task(name=names.BATCHES, base=QuietTask)  # type: ignore[untyped-decorator]
-def work_on_batches(_: list[str]) -> None:
-    use_cases().batches.turn()
-
-
 @app.task(name=names.SUBMIT, base=_MessageTask)  # type: ignore[untyped-decorator]
 def submit(*_: Any, **message: Any) -> None:  # noqa: ANN401 - whatever the message holds
     try:
@@ -215,39 +210,28 @@ def hear(event_ids: list[str]) -> None:
     _callbacks.take(map(UUID, event_ids))
 
 
-@app.task(name=names.SETTLE, base=QuietTask)  # type: ignore[untyped-decorator]
-def settle(_: list[str]) -> None:
-    use_cases().settle.round()
+_ROUNDS: Mapping[str, Callable[[WorkerUseCases], object]] = {
+    names.BATCHES: lambda all_of: all_of.batches.turn(),
+    names.SETTLE: lambda all_of: all_of.settle.round(),
+    names.RECOMPUTE: lambda all_of: all_of.records.recompute(),
+    names.INVITE: lambda all_of: all_of.invitations.send(),
+    names.PURGE: lambda all_of: all_of.purge.round(),
+    names.POST_ALARMS: lambda all_of: all_of.alarm_posts.send(),
+    names.NUMBER_EVENTS: lambda all_of: all_of.number_events.all(),
+    names.NOTIFY_OWNERS: lambda all_of: all_of.notices.send(),
+    names.ERASE_PEOPLE: lambda all_of: all_of.erase_people.turn(),
+}
+"""Tasks whose message names no row: each verb finds its work itself."""
 
 
-@app.task(name=names.RECOMPUTE, base=QuietTask)  # type: ignore[untyped-decorator]
-def recompute(_: list[str]) -> None:
-    use_cases().records.recompute()
+def _declare_round(name: str, verb: Callable[[WorkerUseCases], object]) -> None:
+    @app.task(name=name, base=QuietTask)  # type: ignore[untyped-decorator]
+    def take_round(_: list[str]) -> None:
+        verb(use_cases())
 
 
-@app.task(name=names.INVITE, base=QuietTask)  # type: ignore[untyped-decorator]
-def invite(_: list[str]) -> None:
-    use_cases().invitations.send()
-
-
-@app.task(name=names.PURGE, base=QuietTask)  # type: ignore[untyped-decorator]
-def purge(_: list[str]) -> None:
-    use_cases().purge.round()
-
-
-@app.task(name=names.POST_ALARMS, base=QuietTask)  # type: ignore[untyped-decorator]
-def post_alarms(_: list[str]) -> None:
-    use_cases().alarm_posts.send()
-
-
-@app.task(name=names.NUMBER_EVENTS, base=QuietTask)  # type: ignore[untyped-decorator]
-def number_events(_: list[str]) -> None:
-    use_cases().number_events.all()
-
-
-@app.task(name=names.NOTIFY_OWNERS, base=QuietTask)  # type: ignore[untyped-decorator]
-def notify_owners(_: list[str]) -> None:
-    use_cases().notices.send()
+for _name, _verb in _ROUNDS.items():
+    _declare_round(_name, _verb)
 
 
 @app.task(name=names.DELIVER, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
@@ -260,11 +244,6 @@ def deliver(_: list[str]) -> None:
 @app.task(name=names.ERASE, base=QuietTask)  # type: ignore[untyped-decorator]
 def erase(company_ids: list[str]) -> None:
     _each(map(UUID, company_ids), use_cases().erase.company)
-
-
-@app.task(name=names.ERASE_PEOPLE, base=QuietTask)  # type: ignore[untyped-decorator]
-def erase_people(_: list[str]) -> None:
-    use_cases().erase_people.turn()
 
 
 @app.task(name=names.LIVENESS, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
@@ -284,7 +263,7 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
     # Celery sets up logging after this signal: until then, lines would not be filtered and their alarms not be stored.
     configure()
     raise_limit()
-    proof.begin(settings().duecall_proof_file)
+    begin_proof(settings().duecall_proof_file)
     _alarms().start()
     assembly.check_worker_start(settings())
     queues = set(sender.app.amqp.queues.consume_from)
@@ -328,7 +307,7 @@ def _warn_of_eviction(**_: Any) -> None:  # noqa: ANN401 - a signal's own argume
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _stop_claiming(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
-    proof.end()
+    end_proof()
     if _Dialler.one is not None:
         _Dialler.one.stop_claiming()
     if _Deliverer.one is not None:

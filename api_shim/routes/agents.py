@@ -16,15 +16,13 @@ from api_shim.schemas.agent import (
     AGENTS,
     AgentAnswer,
     AgentChange,
-    AgentPage,
     AgentRequest,
     AgentsAnswer,
     AgentView,
-    PhoneNumberPage,
     PhoneNumbersAnswer,
     PhoneNumberView,
 )
-from api_shim.schemas.envelope import DoneAnswer
+from api_shim.schemas.envelope import DoneAnswer, Page
 from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
 
@@ -46,7 +44,7 @@ Deleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_AGENTS])]
 )
 async def list_agents(request: Request, reader: Reader, page: PageQuery) -> JSONResponse:
     listed = await reader.ask(reader.use_cases.agents.page, page)
-    return responses.answered(request, AgentPage.of(listed, AgentView.of))
+    return responses.answered(request, Page.of(listed, AgentView.of))
 
 
 @router.post(
@@ -131,4 +129,4 @@ async def list_phone_numbers(
     page: PageQuery,
 ) -> JSONResponse:
     listed = await reader.ask(reader.use_cases.agents.numbers, page)
-    return responses.answered(request, PhoneNumberPage.of(listed, PhoneNumberView.view_of))
+    return responses.answered(request, Page.of(listed, PhoneNumberView.view_of))

@@ -1,5 +1,9 @@
 """HTTP routes for batches."""
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
@@ -7,33 +11,86 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import batch_body, request_input, responses
+from api_shim import request_input, responses
 from api_shim.auth import WRITE_INTERVIEWS, InterviewReader
-from api_shim.batch_body import WrongBatchType
-from api_shim.context import run_in_thread
 from api_shim.dispatch import WriteSender, write_sender
 from api_shim.errors import too_many_items
-from api_shim.list_queries import BatchList, CursorText, place_of
+from api_shim.list_queries import BatchList, PlaceQuery, place_of
 from api_shim.openapi import IfSent, error_answers, links, too_large, written_answers
 from api_shim.schemas.batch import (
     REQUEST_BODY,
     BatchAnswer,
     BatchesAnswer,
-    BatchPage,
     BatchView,
     DryRunAnswer,
     DryRunView,
     ItemPageView,
     ItemsAnswer,
 )
-from api_shim.schemas.envelope import list_name
-from api_shim.thread_pools import share
+from api_shim.schemas.envelope import CursorPage, list_name
+from api_shim.schemas.requested_calls import item_reader
+from api_shim.thread_pools import run_in_thread, share
+from scheduler.domain import refusals
 from scheduler.domain.batch import ItemState
 from scheduler.domain.command import CommandKind
 from scheduler.domain.refusals import BatchFinished
-from scheduler.wire.batches import LARGEST_BATCH, BatchHeader, BatchName, BatchTooLarge
+from scheduler.wire import batches
+from scheduler.wire.batches import LARGEST_BATCH, BatchForm, BatchHeader, BatchName, BatchTooLarge, Item
 from scheduler.wire.json_values import MalformedJson
-from scheduler.wire.named_fields import FieldError, invalid_fields
+from scheduler.wire.named_fields import FieldError, invalid_fields, refuse_any
+
+# --- Bodies of batches: read after authentication, and parsed in a thread, because ten thousand items take a second
+
+
+class WrongBatchType(refusals.InvalidRequest):
+    """The body must be JSON or NDJSON. Send the header Content-Type: application/json or application/x-ndjson."""
+
+    code = "CONTENT_TYPE_NOT_BATCH"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchBody:
+    """The body of a batch that is not parsed yet."""
+
+    form: BatchForm
+    content: bytes = field(repr=False)
+
+    @property
+    def digest(self) -> bytes:
+        """Distinguishes this body from others with the same Idempotency-Key."""
+        return hashlib.sha256(self.form.value.encode() + b"\n" + self.content).digest()
+
+    def parse(self, header: BatchHeader, today: date) -> tuple[BatchHeader, Sequence[Item]]:
+        """Parse the fields of the batch, and its items. `header` is that of the query.
+
+        Raises MalformedJson, InvalidFields, BatchTooLarge.
+        """
+        read_item = item_reader(today)
+        if self.form is BatchForm.NDJSON:
+            return header, batches.read_lines(self.content, read_item)
+        refuse_any(_of_the_body(header))
+        return batches.read_json(self.content, read_item)
+
+
+async def _received(request: Request) -> BatchBody:
+    """Receive the body. Raises WrongBatchType, BodyTooLarge."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        form = BatchForm(media_type)
+    except ValueError:
+        raise WrongBatchType from None
+    return BatchBody(form=form, content=await request.body())
+
+
+def _of_the_body(header: BatchHeader) -> list[FieldError]:
+    """List an error for each query parameter that belongs in the body of a batch in JSON."""
+    message = "Only a batch in NDJSON has this query parameter. Send this field in the body."
+    names = header.model_dump(by_alias=True, exclude_unset=True)
+    return [FieldError(field=name, code="UNKNOWN_PARAMETER", message=message) for name in names]
+
+
+# --- HTTP routes for batches
+
 
 _ALL = "/batches"
 _ONE = _ALL + "/{batchId}"
@@ -56,7 +113,7 @@ async def list_batches(request: Request, reader: InterviewReader, query: BatchLi
     listed = await reader.ask(reader.use_cases.batches.page, query.keyset(_LIST))
     now = reader.use_cases.now()
     return responses.answered(
-        request, BatchPage.of(query.name_of(_LIST), listed, lambda batch: BatchView.of(batch, now))
+        request, CursorPage.of(query.name_of(_LIST), listed, lambda batch: BatchView.of(batch, now))
     )
 
 
@@ -101,7 +158,7 @@ async def create_batch(
     ] = None,
 ) -> Response:
     with sender.context.uploads.one_of(share()):
-        body = await batch_body.read(request)
+        body = await _received(request)
         exceeded = await sender.context.rate_limits.count_batch(request.state.key, len(body.content))
         if exceeded is not None:
             raise too_many_items(exceeded, sender.use_cases.now())
@@ -153,9 +210,7 @@ async def list_batch_items(
     status: Annotated[IfSent[ItemState], Query(description="Only items of this status.")] = None,
     state: Annotated[IfSent[ItemState], Query(description="Another name of `status`. Send one of them.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[
-        IfSent[CursorText], Query(description="The `nextCursor` of the page before, with the same filters.")
-    ] = None,
+    cursor: PlaceQuery = None,
 ) -> JSONResponse:
     if status is not None and state is not None:
         message = "This is another name of `status`. Send one of them."

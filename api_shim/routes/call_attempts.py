@@ -13,18 +13,16 @@ from api_shim.dispatch import InterviewWriter
 from api_shim.list_queries import LATEST_FIRST, AttemptList
 from api_shim.openapi import ETAG, IfSent, command_answers, error_answers, links
 from api_shim.request_input import AttemptId, IfMatch, InterviewId, PageQuery
-from api_shim.schemas.call_times import QUESTIONS, CallTimeAnswered, CallTimeRequest, CallTimeView
-from api_shim.schemas.create_interview import CALLS, MOVES
+from api_shim.schemas.envelope import CursorPage, Page
 from api_shim.schemas.interview import (
     AttemptAnswer,
-    AttemptPage,
     AttemptsAnswer,
     AttemptView,
-    CompanyAttemptPage,
     CompanyAttemptsAnswer,
     ExplanationAnswer,
     ExplanationView,
 )
+from api_shim.schemas.requested_calls import CALLS, MOVES, QUESTIONS, CallTimeAnswered, CallTimeRequest, CallTimeView
 from scheduler.domain import refusals
 from scheduler.domain.attempt import AttemptState, CompanyAttemptFilter
 from scheduler.domain.command import DeleteAttempt
@@ -83,7 +81,7 @@ async def list_company_call_attempts(
     asked = query.keyset(_LIST, LATEST_FIRST, by_change=False)
     listed = await reader.ask(reader.use_cases.explain.attempts, asked, filters)
     now = reader.use_cases.now()
-    view = CompanyAttemptPage.of(query.name_of(_LIST), listed, lambda attempt: AttemptView.of(attempt, now))
+    view = CursorPage.of(query.name_of(_LIST), listed, lambda attempt: AttemptView.of(attempt, now))
     return responses.answered(request, view)
 
 
@@ -99,7 +97,7 @@ async def list_call_attempts(
 ) -> JSONResponse:
     listed = await reader.ask(reader.use_cases.explain.attempts_page, interview_id, page)
     now = reader.use_cases.now()
-    return responses.answered(request, AttemptPage.of(listed, lambda attempt: AttemptView.of(attempt, now)))
+    return responses.answered(request, Page.of(listed, lambda attempt: AttemptView.of(attempt, now)))
 
 
 @router.post(

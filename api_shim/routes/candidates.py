@@ -17,13 +17,12 @@ from api_shim.schemas.candidate import (
     CANDIDATES,
     CandidateAnswer,
     CandidateChange,
-    CandidatePage,
     CandidateRequest,
     CandidatesAnswer,
     CandidateView,
 )
-from api_shim.schemas.envelope import DoneAnswer
-from api_shim.schemas.job import JOB_CHANGES, JOBS, JobAnswer, JobChange, JobPage, JobRequest, JobsAnswer, JobView
+from api_shim.schemas.envelope import CursorPage, DoneAnswer
+from api_shim.schemas.job import JOB_CHANGES, JOBS, JobAnswer, JobChange, JobRequest, JobsAnswer, JobView
 from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
 from scheduler.domain.interview import CandidateFilter, CandidateStatus, JobFilter, JobStatus
@@ -60,7 +59,7 @@ async def list_jobs(
     filters = JobFilter(statuses=frozenset(status or ()), external_id=external_id)
     asked = query.slice_or_keyset(_JOBS, has_one_status=len(filters.statuses) <= 1)
     listed = await reader.ask(reader.use_cases.jobs.page, asked, filters)
-    return responses.answered(request, JobPage.of(query.name_of(_JOBS), listed, JobView.of))
+    return responses.answered(request, CursorPage.of(query.name_of(_JOBS), listed, JobView.of))
 
 
 @jobs.post(
@@ -159,7 +158,7 @@ async def list_candidates(
     filters = CandidateFilter(job_id=job_id, statuses=frozenset(status or ()), search=search, external_id=external_id)
     asked = query.slice_or_keyset(_LIST, has_one_status=len(filters.statuses) <= 1)
     listed = await reader.ask(reader.use_cases.candidates.page, asked, filters)
-    return responses.answered(request, CandidatePage.of(query.name_of(_LIST), listed, CandidateView.of))
+    return responses.answered(request, CursorPage.of(query.name_of(_LIST), listed, CandidateView.of))
 
 
 @router.post(

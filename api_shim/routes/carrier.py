@@ -12,8 +12,8 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_shim import errors
-from api_shim.context import MAX_S, app_context, run_in_thread
-from api_shim.thread_pools import ThreadPool
+from api_shim.assembly import app_context
+from api_shim.thread_pools import MAX_S, ThreadPool, run_in_thread
 from scheduler.carriers.interface import NotACallback
 from scheduler.clock import deadline_in, monotonic, remaining_s
 from scheduler.persistence.carrier_events import NewCarrierEvent

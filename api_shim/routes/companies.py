@@ -9,8 +9,8 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import WithJsonSchema
 
 from api_shim import auth, request_input, responses
+from api_shim.assembly import app_context
 from api_shim.auth import DELETE_COMPANIES, READ_BILLING, READ_COMPANIES, WRITE_COMPANIES
-from api_shim.context import app_context, run_write
 from api_shim.dispatch import WriteSender, confirm_commit, sender_of_principal
 from api_shim.errors import CommitUnknown
 from api_shim.openapi import IfSent, error_answers, links, written_answers
@@ -23,14 +23,14 @@ from api_shim.schemas.company import (
     CompaniesAnswer,
     CompanyAnswer,
     CompanyChange,
-    CompanyPage,
     CompanyRequest,
     CompanyView,
     OwnerAnswer,
     OwnerView,
 )
-from api_shim.schemas.envelope import DoneAnswer
+from api_shim.schemas.envelope import DoneAnswer, Page
 from api_shim.schemas.usage import UsageAnswer, UsageView
+from api_shim.thread_pools import run_write
 from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
 from scheduler.domain.principal import Principal
@@ -57,7 +57,7 @@ Writer = Annotated[WriteSender, Security(sender_of_principal, scopes=[WRITE_COMP
 async def list_companies(request: Request, principal: Reader, page: PageQuery) -> JSONResponse:
     context = app_context(request)
     listed = await context.ask(context.use_cases.companies.page, principal, page)
-    return responses.answered(request, CompanyPage.of(listed, CompanyView.of))
+    return responses.answered(request, Page.of(listed, CompanyView.of))
 
 
 @router.post(

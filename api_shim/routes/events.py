@@ -7,20 +7,19 @@ from fastapi import APIRouter, Body, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import auth, request_input, responses
+from api_shim.assembly import app_context
 from api_shim.auth import READ_WEBHOOKS, WRITE_WEBHOOKS
-from api_shim.context import app_context
 from api_shim.dispatch import WriteSender, sender_of_principal
-from api_shim.list_queries import CursorText, EventPeriod, EventTypes, place_of
+from api_shim.list_queries import EventPeriod, EventTypes, PlaceQuery, place_of
 from api_shim.openapi import IfSent, error_answers, written_answers
 from api_shim.request_input import DeliveryId, EventId, WebhookId
-from api_shim.schemas.envelope import CursorPagination, DoneAnswer, list_name, place_text
+from api_shim.schemas.envelope import CursorPage, CursorPagination, DoneAnswer, list_name, place_text
 from api_shim.schemas.event import EventAnswer, EventsAnswer, EventsView, EventView
 from api_shim.schemas.webhook import (
     REPLAYS,
     DeliveriesAnswer,
     DeliveryAnswer,
     DeliveryHistoryView,
-    DeliveryPage,
     DeliveryView,
     ReplayAnswer,
 )
@@ -142,9 +141,7 @@ async def list_webhook_deliveries(
     period: EventPeriod,
     state: Annotated[IfSent[DeliveryState], Query(description="Only deliveries in this state.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[
-        IfSent[CursorText], Query(description="The `nextCursor` of the page before, with the same filters.")
-    ] = None,
+    cursor: PlaceQuery = None,
 ) -> JSONResponse:
     context = app_context(request)
     since, until = period
@@ -155,7 +152,7 @@ async def list_webhook_deliveries(
     found = await context.ask(deliveries.page, principal, webhook_id, wanted, before=before, limit=limit)
     end = None if found.before is None else place_text(name, found.before)
     pagination = CursorPagination.uncounted(limit, end, is_first=cursor is None)
-    page = DeliveryPage(items=[DeliveryView.of(each) for each in found.deliveries], pagination=pagination)
+    page = CursorPage(items=[DeliveryView.of(each) for each in found.deliveries], pagination=pagination)
     return responses.answered(request, page)
 
 

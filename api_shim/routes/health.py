@@ -14,12 +14,12 @@ from pydantic import Field
 from redis import RedisError
 
 from api_shim import http_metrics, responses
-from api_shim.assembly import ApiUseCases
-from api_shim.context import AppContext, app_context, run_in_thread
+from api_shim.assembly import ApiUseCases, AppContext, app_context
 from api_shim.errors import SchemaNotReady
 from api_shim.openapi import error_answers
 from api_shim.request_input import refuse_wrong_query
-from api_shim.schemas.envelope import Answer
+from api_shim.schemas.envelope import answer
+from api_shim.thread_pools import run_in_thread
 from scheduler.clock import deadline_in
 from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff
@@ -49,8 +49,7 @@ class HealthView(Wire):
     """Id of the `duecall up` that started this process. Null for a process started on its own."""
 
 
-class HealthAnswer(Answer[HealthView]):
-    """The service works."""
+HealthAnswer = answer("HealthAnswer", HealthView, "The service works.")
 
 
 @router.get(

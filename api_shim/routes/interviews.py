@@ -1,24 +1,36 @@
-"""HTTP routes for interviews."""
+"""HTTP routes for interviews, and for the commands that change them and other resources."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi import APIRouter, Body, Depends, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import request_input, responses
-from api_shim.auth import InterviewReader
+from api_shim import auth, request_input, responses
+from api_shim.assembly import app_context
+from api_shim.auth import (
+    READ_AGENTS,
+    READ_CANDIDATES,
+    READ_COMPANIES,
+    READ_INTERVIEWS,
+    READ_JOBS,
+    READ_WEBHOOKS,
+    InterviewReader,
+)
 from api_shim.dispatch import InterviewDeleter, InterviewWriter
 from api_shim.list_queries import LISTS_BY_CURSOR, InterviewList
 from api_shim.openapi import IfSent, command_answers, error_answers, links
 from api_shim.request_input import ExternalIdQuery, InterviewId
-from api_shim.schemas.create_interview import CHANGES, EXAMPLES, InterviewRequest
-from api_shim.schemas.envelope import DoneAnswer
-from api_shim.schemas.interview import InterviewAnswer, InterviewPage, InterviewsAnswer, InterviewView
+from api_shim.schemas.envelope import CommandAnswer, CursorPage, DoneAnswer
+from api_shim.schemas.interview import InterviewAnswer, InterviewsAnswer, InterviewView
+from api_shim.schemas.requested_calls import CHANGES, EXAMPLES, InterviewRequest
 from scheduler.domain import refusals
-from scheduler.domain.command import DeleteInterview
+from scheduler.domain.command import CommandKind, DeleteInterview
 from scheduler.domain.interview import InterviewFilter, InterviewStatus
+from scheduler.domain.principal import Principal
+from scheduler.use_cases.resources.keys import must_have
 from scheduler.wire.named_fields import refuse_any
 from scheduler.wire.requests import InterviewChange
 
@@ -64,7 +76,7 @@ async def list_interviews(
     asked = query.slice_or_keyset(_LIST, has_one_status=len(filters.statuses) <= 1)
     listed = await reader.ask(reader.use_cases.explain.interviews, asked, filters)
     now = reader.use_cases.now()
-    view = InterviewPage.of(query.name_of(_LIST), listed, lambda story: InterviewView.of(story, now))
+    view = CursorPage.of(query.name_of(_LIST), listed, lambda story: InterviewView.of(story, now))
     return responses.answered(request, view)
 
 
@@ -156,3 +168,64 @@ async def delete_interview(
     sender: InterviewDeleter, interview_id: InterviewId, raw: request_input.EmptyBody
 ) -> Response:
     return await sender.command(DeleteInterview(interview_id=interview_id), raw)
+
+
+# --- HTTP route for accepted commands
+
+
+commands = APIRouter(tags=["commands"])
+
+READS: Mapping[CommandKind, str] = {
+    CommandKind.CREATE_INTERVIEW: READ_INTERVIEWS,
+    CommandKind.UPDATE_INTERVIEW: READ_INTERVIEWS,
+    CommandKind.DELETE_INTERVIEW: READ_INTERVIEWS,
+    CommandKind.INVOKE_ATTEMPT: READ_INTERVIEWS,
+    CommandKind.RESCHEDULE_ATTEMPT: READ_INTERVIEWS,
+    CommandKind.DELETE_ATTEMPT: READ_INTERVIEWS,
+    CommandKind.CREATE_COMPANY: READ_COMPANIES,
+    CommandKind.UPDATE_COMPANY: READ_COMPANIES,
+    CommandKind.DELETE_COMPANY: READ_COMPANIES,
+    CommandKind.CREATE_JOB: READ_JOBS,
+    CommandKind.UPDATE_JOB: READ_JOBS,
+    CommandKind.DELETE_JOB: READ_JOBS,
+    CommandKind.CREATE_CANDIDATE: READ_CANDIDATES,
+    CommandKind.UPDATE_CANDIDATE: READ_CANDIDATES,
+    CommandKind.DELETE_CANDIDATE: READ_CANDIDATES,
+    CommandKind.CREATE_AGENT: READ_AGENTS,
+    CommandKind.UPDATE_AGENT: READ_AGENTS,
+    CommandKind.DELETE_AGENT: READ_AGENTS,
+    CommandKind.CREATE_WEBHOOK: READ_WEBHOOKS,
+    CommandKind.UPDATE_WEBHOOK: READ_WEBHOOKS,
+    CommandKind.DELETE_WEBHOOK: READ_WEBHOOKS,
+    CommandKind.TEST_WEBHOOK: READ_WEBHOOKS,
+    CommandKind.RESET_WEBHOOK_CIRCUIT: READ_WEBHOOKS,
+    CommandKind.ROTATE_WEBHOOK: READ_WEBHOOKS,
+    CommandKind.REPLAY_DELIVERY: READ_WEBHOOKS,
+    CommandKind.REPLAY_DELIVERIES: READ_WEBHOOKS,
+    CommandKind.CREATE_BATCH: READ_INTERVIEWS,
+    CommandKind.PAUSE_BATCH: READ_INTERVIEWS,
+    CommandKind.RESUME_BATCH: READ_INTERVIEWS,
+    CommandKind.CANCEL_BATCH: READ_INTERVIEWS,
+}
+"""Scope required to read a command: the read scope of the resource that it changed."""
+
+
+# `:path`, because an idempotency key may contain a slash.
+@commands.get(
+    "/commands/{reference:path}",
+    operation_id="getCommand",
+    summary="Get a command by its id or idempotency key",
+    description="Returns commands sent by this key or its rotations. Requires the read scope of the resource that the"
+    f" command changed: {', '.join(f'`{scope}`' for scope in dict.fromkeys(READS.values()))}. Commands on call attempts"
+    " require `read:interviews`.",
+    responses={200: {"model": CommandAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+)
+async def get_command(
+    request: Request, principal: Annotated[Principal, Security(auth.principal)], reference: str
+) -> JSONResponse:
+    context = app_context(request)
+    command = await context.ask(context.use_cases.submit.find, principal, reference)
+    must_have(principal, [READS[command.kind]])
+    command = await responses.with_titles(request, principal, command)
+    texts = await responses.live_texts(request, principal, command)
+    return responses.answered(request, responses.command_view(request, command, texts))

@@ -1,5 +1,6 @@
 """HTTP routes for webhooks."""
 
+import asyncio
 from http import HTTPStatus
 from typing import Annotated
 
@@ -7,27 +8,30 @@ from fastapi import APIRouter, Body, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import auth, request_input, responses
+from api_shim.assembly import AppContext, app_context
 from api_shim.auth import READ_WEBHOOKS, WRITE_WEBHOOKS
-from api_shim.context import app_context
-from api_shim.dispatch import WAIT_S, WriteSender, outcome_of, sender_of_principal
+from api_shim.dispatch import WriteSender, sender_of_principal
 from api_shim.openapi import IfSent, error_answers, links, written_answers
 from api_shim.request_input import PageQuery, Preferred, WebhookId
+from api_shim.schemas.envelope import Page
 from api_shim.schemas.webhook import (
     WEBHOOK_CHANGES,
     WEBHOOKS,
     NewSecretAnswer,
     WebhookAnswer,
-    WebhookPage,
     WebhooksAnswer,
     WebhookTestAnswer,
     WebhookTestView,
     WebhookView,
 )
+from api_shim.thread_pools import MAX_S
+from scheduler.clock import monotonic, set_deadline
 from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
 from scheduler.domain.delivery_history import SENT_AT_ONCE
 from scheduler.domain.principal import Principal
-from scheduler.domain.webhook import MOST_OF_A_KEY, EndpointTest
+from scheduler.domain.webhook import MOST_OF_A_KEY, EndpointTest, TestProgress
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.wire.named_fields import refuse_any
 from scheduler.wire.webhooks import CreateWebhook, UpdateWebhook, contradictions
 
@@ -38,6 +42,9 @@ router = APIRouter(route_class=request_input.JsonRoute, tags=["webhooks"])
 Reader = Annotated[Principal, Security(auth.principal, scopes=[READ_WEBHOOKS])]
 Writer = Annotated[WriteSender, Security(sender_of_principal, scopes=[WRITE_WEBHOOKS])]
 
+WAIT_S = 20.0
+"""Longer than a delivery may take."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGER = 0.05, 1.0, 1.5
 _SENDS_WAITING = (
     f"Deliveries that wait for a later try are sent now: up to {SENT_AT_ONCE:,}, those whose try is next. The others"
     " keep their times until the request is repeated."
@@ -69,7 +76,7 @@ async def list_webhooks(
     context = app_context(request)
     company = auth.named_company(principal, company_id)
     listed = await context.ask(context.use_cases.webhooks.page, principal, company, page)
-    return responses.answered(request, WebhookPage.of(listed, WebhookView.of))
+    return responses.answered(request, Page.of(listed, WebhookView.of))
 
 
 @router.post(
@@ -173,7 +180,7 @@ async def test_webhook(
     if not isinstance(written.record, EndpointTest):
         return responses.written(request, kind, written)
     seconds = preferred.wait_s if preferred.names_wait else WAIT_S
-    progress = await outcome_of(sender.context, sender.principal, written.record, seconds)
+    progress = await _outcome_of(sender.context, sender.principal, written.record, seconds)
     headers = {"Idempotent-Replayed": "true"} if written.replayed else {}
     return responses.answered(request, WebhookTestView.of(written.record, progress), headers=headers)
 
@@ -201,3 +208,28 @@ async def reset_webhook_circuit(sender: Writer, webhook_id: WebhookId, raw: requ
 async def rotate_webhook_secret(sender: Writer, webhook_id: WebhookId, raw: request_input.EmptyBody) -> Response:
     rotate = sender.use_cases.webhooks.rotate_secret
     return await sender.write(CommandKind.ROTATE_WEBHOOK, rotate, raw, webhook_id)
+
+
+async def _outcome_of(
+    context: AppContext, principal: Principal, test: EndpointTest, seconds: float
+) -> TestProgress | None:
+    """Query the progress of a test until it is over, for at most `seconds`. None: the database is unavailable.
+
+    Between two queries the request holds neither a thread nor a connection. Raises NotFound if the webhook was
+    deleted.
+    """
+    ends = monotonic() + seconds
+    pause = _FIRST_PAUSE_S
+    progress = None
+    while True:
+        set_deadline(MAX_S)  # the test is stored, so each query gets a deadline of its own
+        try:
+            progress = await context.ask(context.use_cases.webhooks.progress, principal, test)
+        except DatabaseAway:
+            progress = None
+        is_over = progress is not None and progress.is_over
+        # Without Redis, the process that delivers does not learn of the ping.
+        if is_over or context.waiter.is_off or monotonic() + pause > ends:
+            return progress
+        await asyncio.sleep(pause)
+        pause = min(pause * _LONGER, _LONGEST_PAUSE_S)

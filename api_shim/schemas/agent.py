@@ -8,10 +8,10 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field, StringConstraints
 
-from api_shim.schemas.envelope import Answer, Page
+from api_shim.schemas.envelope import Page, answer, page
 from scheduler.domain.interview import Agent, AgentFocus, AgentType, NewAgent
 from scheduler.domain.resource import Changes
-from scheduler.wire.field_types import Metadata, Strict, Wire, left_out, named, without_nulls
+from scheduler.wire.field_types import Metadata, Strict, Wire, left_out, named, new_of, without_nulls
 
 # --- Language levels of the Common European Framework of Reference
 
@@ -112,15 +112,13 @@ class AgentRequest(_AgentDetails):
     metadata: Metadata = Field(default_factory=dict)
 
     def to_new_agent(self) -> NewAgent:
-        return NewAgent(
-            name=self.name,
-            type=self.type,
-            focus=self.focus,
+        return new_of(
+            NewAgent,
+            self,
             language=self.language.value,
             duration=timedelta(minutes=self.duration),
             phone_number_id=self.company_phone_number_id,
             details=without_nulls(self.details),
-            metadata=self.metadata,
         )
 
 
@@ -171,16 +169,9 @@ class AgentView(Wire):
         return cls.view_of(agent, duration=minutes, company_phone_number_id=agent.phone_number_id, **given)
 
 
-class AgentAnswer(Answer[AgentView]):
-    """An agent."""
-
-
-class AgentPage(Page[AgentView]):
-    """Agents, newest first."""
-
-
-class AgentsAnswer(Answer[AgentPage]):
-    """A page of agents."""
+AgentAnswer = answer("AgentAnswer", AgentView, "An agent.")
+AgentPage = page("AgentPage", Page, AgentView, "Agents, newest first.")
+AgentsAnswer = answer("AgentsAnswer", AgentPage, "A page of agents.")
 
 
 class PhoneNumberView(Wire):
@@ -199,12 +190,8 @@ class PhoneNumberView(Wire):
     updated_at: datetime
 
 
-class PhoneNumberPage(Page[PhoneNumberView]):
-    """Phone numbers, newest first."""
-
-
-class PhoneNumbersAnswer(Answer[PhoneNumberPage]):
-    """A page of phone numbers."""
+PhoneNumberPage = page("PhoneNumberPage", Page, PhoneNumberView, "Phone numbers, newest first.")
+PhoneNumbersAnswer = answer("PhoneNumbersAnswer", PhoneNumberPage, "A page of phone numbers.")
 
 
 AGENTS: dict[str, Example] = {

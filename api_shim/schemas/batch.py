@@ -9,8 +9,8 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field
 
-from api_shim.schemas.create_interview import EXAMPLES
-from api_shim.schemas.envelope import Answer, CursorPage, ErrorView, place_text
+from api_shim.schemas.envelope import CursorPage, ErrorView, answer, page, place_text
+from api_shim.schemas.requested_calls import EXAMPLES
 from scheduler.domain.batch import Batch, BatchItem, BatchState, DryRun, DueHour, ItemPage, ItemState, RefusedItems
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
@@ -68,16 +68,9 @@ class BatchView(Wire):
         )
 
 
-class BatchAnswer(Answer[BatchView]):
-    """A batch."""
-
-
-class BatchPage(CursorPage[BatchView]):
-    """Batches, newest first."""
-
-
-class BatchesAnswer(Answer[BatchPage]):
-    """A page of batches."""
+BatchAnswer = answer("BatchAnswer", BatchView, "A batch.")
+BatchPage = page("BatchPage", CursorPage, BatchView, "Batches, newest first.")
+BatchesAnswer = answer("BatchesAnswer", BatchPage, "A page of batches.")
 
 
 class ItemView(Wire):
@@ -124,8 +117,7 @@ class ItemPageView(Wire):
         return cls(items=[ItemView.of(each) for each in page.items], pagination=pagination)
 
 
-class ItemsAnswer(Answer[ItemPageView]):
-    """A page of items of a batch."""
+ItemsAnswer = answer("ItemsAnswer", ItemPageView, "A page of items of a batch.")
 
 
 _EXAMPLE: Any = EXAMPLES["at a time"]["value"]
@@ -273,5 +265,4 @@ class DryRunView(Wire):
         )
 
 
-class DryRunAnswer(Answer[DryRunView]):
-    """The result of a dry run."""
+DryRunAnswer = answer("DryRunAnswer", DryRunView, "The result of a dry run.")

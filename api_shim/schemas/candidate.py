@@ -1,7 +1,6 @@
 """Request and response schemas for candidates."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date, datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -9,7 +8,7 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field
 
-from api_shim.schemas.envelope import Answer, CursorPage
+from api_shim.schemas.envelope import CursorPage, answer, page
 from scheduler.domain.interview import MAX_JOBS, Candidate, CandidateStatus, NewCandidate
 from scheduler.domain.resource import Changes
 from scheduler.wire.field_types import (
@@ -26,6 +25,7 @@ from scheduler.wire.field_types import (
     ZoneName,
     left_out,
     named,
+    new_of,
 )
 from scheduler.wire.named_fields import FieldError
 
@@ -46,15 +46,7 @@ class Person(Strict):
     external_id: Annotated[ExternalIdText | None, EXTERNAL_ID] = None
 
     def to_new_candidate(self) -> NewCandidate:
-        return NewCandidate(
-            first_name=self.first_name,
-            last_name=self.last_name,
-            gdpr_expiry_date=self.gdpr_expiry_date,
-            email=self.email,
-            phone_number=self.phone_number,
-            timezone=self.timezone,
-            external_id=self.external_id,
-        )
+        return new_of(NewCandidate, self)
 
 
 class CandidateRequest(Person):
@@ -74,12 +66,7 @@ class CandidateRequest(Person):
         yield from not_in_future(self.gdpr_expiry_date, today)
 
     def to_new_candidate(self) -> NewCandidate:
-        return replace(
-            super().to_new_candidate(),
-            status=self.status,
-            job_ids=_jobs(self.job_ids, self.job_id),
-            metadata=self.metadata,
-        )
+        return new_of(NewCandidate, self, job_ids=_jobs(self.job_ids, self.job_id))
 
 
 class CandidateChange(Strict):
@@ -106,19 +93,9 @@ class CandidateChange(Strict):
             yield from not_in_future(self.gdpr_expiry_date, today)
 
     def to_changes(self) -> Changes:
-        changes = named(
-            self,
-            "first_name",
-            "last_name",
-            "gdpr_expiry_date",
-            "email",
-            "phone_number",
-            "timezone",
-            "status",
-            "metadata",
-            "external_id",
-        )
-        if not {"job_ids", "job_id"} & self.model_fields_set:
+        of_jobs = {"job_ids", "job_id"}
+        changes = named(self, *(name for name in type(self).model_fields if name not in of_jobs))
+        if not of_jobs & self.model_fields_set:
             return changes
         return {**changes, "job_ids": _jobs(self.job_ids, self.job_id)}
 
@@ -171,16 +148,9 @@ class CandidateView(Wire):
         )
 
 
-class CandidateAnswer(Answer[CandidateView]):
-    """A candidate."""
-
-
-class CandidatePage(CursorPage[CandidateView]):
-    """Candidates."""
-
-
-class CandidatesAnswer(Answer[CandidatePage]):
-    """A page of candidates."""
+CandidateAnswer = answer("CandidateAnswer", CandidateView, "A candidate.")
+CandidatePage = page("CandidatePage", CursorPage, CandidateView, "Candidates.")
+CandidatesAnswer = answer("CandidatesAnswer", CandidatePage, "A page of candidates.")
 
 
 CANDIDATES: dict[str, Example] = {

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import AfterValidator, Field, StrictBool, StringConstraints, WithJsonSchema
 
-from api_shim.schemas.envelope import Answer, Page
+from api_shim.schemas.envelope import Page, answer, page
 from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany, Owner, Weekday
 from scheduler.domain.resource import Changes
 from scheduler.rules.owners import TEXTS
@@ -24,6 +24,7 @@ from scheduler.wire.field_types import (
     ZoneName,
     left_out,
     named,
+    new_of,
     printable,
     without_nulls,
 )
@@ -189,13 +190,7 @@ class CompanyRequest(_Profile):
     def to_new_company(self) -> NewCompany:
         """Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
         settings = CompanySettings() if self.settings is None else CompanySettings(**self.settings.to_settings())
-        return NewCompany(
-            name=self.name,
-            profile=without_nulls(self.profile),
-            settings=settings,
-            metadata=self.metadata,
-            owner_email=self.owner_email,
-        )
+        return new_of(NewCompany, self, profile=without_nulls(self.profile), settings=settings)
 
 
 class CompanyChange(_Profile):
@@ -266,16 +261,9 @@ class CompanyView(Wire):
         return cls.view_of(company, settings=SettingsView.of(company.settings), **dict(profile))
 
 
-class CompanyAnswer(Answer[CompanyView]):
-    """A company."""
-
-
-class CompanyPage(Page[CompanyView]):
-    """Companies, newest first."""
-
-
-class CompaniesAnswer(Answer[CompanyPage]):
-    """A page of companies."""
+CompanyAnswer = answer("CompanyAnswer", CompanyView, "A company.")
+CompanyPage = page("CompanyPage", Page, CompanyView, "Companies, newest first.")
+CompaniesAnswer = answer("CompaniesAnswer", CompanyPage, "A page of companies.")
 
 
 COMPANIES: dict[str, Example] = {
@@ -328,8 +316,7 @@ class OwnerView(Wire):
         return cls.view_of(owner, user_id=owner.user.id, name=owner.user.name, email=owner.user.email)
 
 
-class OwnerAnswer(Answer[OwnerView]):
-    """The new owner and the company."""
+OwnerAnswer = answer("OwnerAnswer", OwnerView, "The new owner and the company.")
 
 
 ACCEPTANCES: dict[str, Example] = {

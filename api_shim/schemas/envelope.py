@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from scheduler.domain.command import CommandKind, CommandState, Refusal
 from scheduler.domain.resource import COUNTED_UP_TO, Cursor, KeysetPage, Listed, Sort, SortField
@@ -127,8 +127,23 @@ class Answer(Wire, Generic[T]):
     trace_id: TraceId
 
 
-class DoneAnswer(Answer[Literal[True]]):
-    """The request was carried out."""
+def answer(name: str, data: Any, description: str) -> type[Answer[Any]]:  # noqa: ANN401 - a type
+    """Declare the response with this data, by the name and the description that the document shows."""
+    declared: type[Answer[Any]] = create_model(name, __base__=_of(Answer, data), __doc__=description)
+    return declared
+
+
+def page(name: str, kind: type[Wire], items: type[Wire], description: str) -> type[Wire]:
+    """Declare a page of these items, by the name and the description that the document shows."""
+    declared: type[Wire] = create_model(name, __base__=_of(kind, items), __doc__=description)
+    return declared
+
+
+def _of(generic: type[Wire], parameter: Any) -> Any:  # noqa: ANN401 - types
+    return generic[parameter]  # type: ignore[index]
+
+
+DoneAnswer = answer("DoneAnswer", Literal[True], "The request was carried out.")
 
 
 class ErrorAnswer(Wire):
@@ -240,8 +255,9 @@ class WaitingView(Wire):
     status: CommandState
 
 
-class WaitingAnswer(Answer[WaitingView]):
-    """The command was accepted. Poll the URL in the `Location` header for its result."""
+WaitingAnswer = answer(
+    "WaitingAnswer", WaitingView, "The command was accepted. Poll the URL in the `Location` header for its result."
+)
 
 
 class WrittenView(Wire):
@@ -265,5 +281,4 @@ class CommandView(Wire):
     )
 
 
-class CommandAnswer(Answer[CommandView]):
-    """A command."""
+CommandAnswer = answer("CommandAnswer", CommandView, "A command.")

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field, WithJsonSchema
 
-from api_shim.schemas.envelope import Answer
+from api_shim.schemas.envelope import answer
 from scheduler.domain.webhook import EventPage, EventType, PartnerEvent
 from scheduler.wire.field_types import Wire
 
@@ -98,12 +98,8 @@ class EventsView(Wire):
         return cls(items=[EventView.of(each) for each in page.events], after=page.after, has_more=page.has_more)
 
 
-class EventAnswer(Answer[EventView]):
-    """An event."""
-
-
-class EventsAnswer(Answer[EventsView]):
-    """Events, oldest first."""
+EventAnswer = answer("EventAnswer", EventView, "An event.")
+EventsAnswer = answer("EventsAnswer", EventsView, "Events, oldest first.")
 
 
 EVENTS: dict[str, Example] = {

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
-from api_shim.schemas.envelope import Answer, CursorPage, Page
+from api_shim.schemas.envelope import CursorPage, Page, answer, page
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import CallProgress, Schedule, ScheduleWarning, TimezoneSource
 from scheduler.domain.explanation import Explanation, HistoryEntry, Rule
@@ -134,36 +134,14 @@ class InterviewView(Wire):
         )
 
 
-class InterviewAnswer(Answer[InterviewView]):
-    """An interview."""
-
-
-class InterviewPage(CursorPage[InterviewView]):
-    """Interviews."""
-
-
-class InterviewsAnswer(Answer[InterviewPage]):
-    """A page of interviews."""
-
-
-class AttemptAnswer(Answer[AttemptView]):
-    """A call attempt."""
-
-
-class AttemptPage(Page[AttemptView]):
-    """Attempts of one interview, newest first."""
-
-
-class CompanyAttemptPage(CursorPage[AttemptView]):
-    """Attempts of all interviews of a company."""
-
-
-class CompanyAttemptsAnswer(Answer[CompanyAttemptPage]):
-    """A page of attempts."""
-
-
-class AttemptsAnswer(Answer[AttemptPage]):
-    """A page of attempts."""
+InterviewAnswer = answer("InterviewAnswer", InterviewView, "An interview.")
+InterviewPage = page("InterviewPage", CursorPage, InterviewView, "Interviews.")
+InterviewsAnswer = answer("InterviewsAnswer", InterviewPage, "A page of interviews.")
+AttemptAnswer = answer("AttemptAnswer", AttemptView, "A call attempt.")
+AttemptPage = page("AttemptPage", Page, AttemptView, "Attempts of one interview, newest first.")
+CompanyAttemptPage = page("CompanyAttemptPage", CursorPage, AttemptView, "Attempts of all interviews of a company.")
+CompanyAttemptsAnswer = answer("CompanyAttemptsAnswer", CompanyAttemptPage, "A page of attempts.")
+AttemptsAnswer = answer("AttemptsAnswer", AttemptPage, "A page of attempts.")
 
 
 def _scheduled_at(story: InterviewStory) -> datetime | None:
@@ -258,8 +236,7 @@ class ExplanationView(Wire):
         )
 
 
-class ExplanationAnswer(Answer[ExplanationView]):
-    """The explanation of a call attempt."""
+ExplanationAnswer = answer("ExplanationAnswer", ExplanationView, "The explanation of a call attempt.")
 
 
 def _on_the_wire(name: str, value: Any) -> Any:  # noqa: ANN401 - JSON

@@ -9,7 +9,7 @@ from fastapi.openapi.models import Example
 from pydantic import Field, StringConstraints, field_validator
 
 from api_shim.schemas.agent import CefrLevel
-from api_shim.schemas.envelope import Answer, CursorPage
+from api_shim.schemas.envelope import CursorPage, answer, page
 from scheduler.domain.interview import Job, JobStatus, NewJob
 from scheduler.domain.resource import Changes
 from scheduler.wire.field_types import (
@@ -22,6 +22,7 @@ from scheduler.wire.field_types import (
     Wire,
     left_out,
     named,
+    new_of,
     without_nulls,
 )
 
@@ -130,14 +131,7 @@ class JobRequest(_JobDetails):
     external_id: Annotated[ExternalIdText | None, EXTERNAL_ID] = None
 
     def to_new_job(self) -> NewJob:
-        return NewJob(
-            title=self.title,
-            description=self.description,
-            status=self.status,
-            details=without_nulls(self.details),
-            metadata=self.metadata,
-            external_id=self.external_id,
-        )
+        return new_of(NewJob, self, details=without_nulls(self.details))
 
 
 class JobChange(_JobDetails):
@@ -191,16 +185,9 @@ class JobView(Wire):
         return cls.view_of(job, **dict(details))
 
 
-class JobAnswer(Answer[JobView]):
-    """A job."""
-
-
-class JobPage(CursorPage[JobView]):
-    """Jobs."""
-
-
-class JobsAnswer(Answer[JobPage]):
-    """A page of jobs."""
+JobAnswer = answer("JobAnswer", JobView, "A job.")
+JobPage = page("JobPage", CursorPage, JobView, "Jobs.")
+JobsAnswer = answer("JobsAnswer", JobPage, "A page of jobs.")
 
 
 JOBS: dict[str, Example] = {

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import Field, WithJsonSchema
 
-from api_shim.schemas.envelope import Answer
+from api_shim.schemas.envelope import answer
 from scheduler.domain.company import BillingSystem, Bucket, CompanyUsage
 from scheduler.rules.pricing import merged, minutes_shown
 from scheduler.wire.field_types import Wire
@@ -111,5 +111,4 @@ def _interviews(buckets: Sequence[Bucket]) -> int:
     return sum(each.interviews for each in buckets)
 
 
-class UsageAnswer(Answer[UsageView]):
-    """Usage by company and in total."""
+UsageAnswer = answer("UsageAnswer", UsageView, "Usage by company and in total.")

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field
 
-from api_shim.schemas.envelope import Answer, CursorPage, Page
+from api_shim.schemas.envelope import CursorPage, Page, answer, page
 from scheduler.domain.delivery_history import DeliveryHistory, DeliveryTry, ListedDelivery, Replay
 from scheduler.domain.webhook import DeliveryState, EndpointTest, ErrorKind, EventType, TestProgress, WebhookEndpoint
 from scheduler.rules.webhooks import MOST_KEPT
@@ -117,24 +117,11 @@ def _message(progress: TestProgress) -> str:
     return f"Your receiver answered {progress.last_status}. Only 200 to 299 is success: see its log."
 
 
-class WebhookAnswer(Answer[WebhookView]):
-    """A webhook."""
-
-
-class NewSecretAnswer(Answer[NewSecretView]):
-    """A webhook with its new secret."""
-
-
-class WebhookTestAnswer(Answer[WebhookTestView]):
-    """The result of a test."""
-
-
-class WebhookPage(Page[WebhookView]):
-    """Webhooks, newest first."""
-
-
-class WebhooksAnswer(Answer[WebhookPage]):
-    """A page of webhooks."""
+WebhookAnswer = answer("WebhookAnswer", WebhookView, "A webhook.")
+NewSecretAnswer = answer("NewSecretAnswer", NewSecretView, "A webhook with its new secret.")
+WebhookTestAnswer = answer("WebhookTestAnswer", WebhookTestView, "The result of a test.")
+WebhookPage = page("WebhookPage", Page, WebhookView, "Webhooks, newest first.")
+WebhooksAnswer = answer("WebhooksAnswer", WebhookPage, "A page of webhooks.")
 
 
 WEBHOOKS: dict[str, Example] = {
@@ -221,16 +208,9 @@ def _shown(delivery: ListedDelivery) -> dict[str, object]:
     }
 
 
-class DeliveryAnswer(Answer[DeliveryHistoryView]):
-    """A delivery to a webhook, with its tries."""
-
-
-class DeliveryPage(CursorPage[DeliveryView]):
-    """Newest event first."""
-
-
-class DeliveriesAnswer(Answer[DeliveryPage]):
-    """Deliveries to a webhook."""
+DeliveryAnswer = answer("DeliveryAnswer", DeliveryHistoryView, "A delivery to a webhook, with its tries.")
+DeliveryPage = page("DeliveryPage", CursorPage, DeliveryView, "Newest event first.")
+DeliveriesAnswer = answer("DeliveriesAnswer", DeliveryPage, "Deliveries to a webhook.")
 
 
 class ReplayView(Wire):
@@ -246,8 +226,7 @@ class ReplayView(Wire):
         return cls.view_of(replay)
 
 
-class ReplayAnswer(Answer[ReplayView]):
-    """Deliveries were replayed."""
+ReplayAnswer = answer("ReplayAnswer", ReplayView, "Deliveries were replayed.")
 
 
 DELIVERIES: dict[str, Example] = {

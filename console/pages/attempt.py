@@ -12,13 +12,13 @@ from starlette.responses import Response
 
 from console.acts import Act, act_routes, address_of, id_in
 from console.assembly import ConsoleUseCases, console_context
-from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.pages.unknown import DECIDE
-from console.pictures.timeline import CallHours, Timeline, clock_text, timeline_of, wall_time
 from console.reads.attempts import AttemptDetails
 from console.rendering import link_to, not_found, page, page_of, value_text
 from console.security import id_in_path
+from console.stores.sessions import ConsoleSession
+from console.timeline import CallHours, Timeline, clock_text, timeline_of, wall_time
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.explanation import Block, HistoryEntry, Rule
 from scheduler.domain.principal import OperatorRole

@@ -28,10 +28,10 @@ from console.attempt_list import (
 )
 from console.attempt_words import RULES, badge_of
 from console.lists import COMPANY, Asked, Filter, ListPage, Part, WrongFilter
-from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.reads.attempts import INTERVIEWS_SCANNED, SCANNED, AttemptPage
 from console.rendering import none_or_number_of, number, number_of, page
+from console.stores.sessions import ConsoleSession
 from scheduler.domain.attempt import AttemptState, Decision, Phase, Reason
 from scheduler.domain.principal import OperatorRole
 from scheduler.domain.refusals import InvalidFields, Refused

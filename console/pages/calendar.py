@@ -9,11 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from console.assembly import console_context
-from console.lists import Filter, ListPage
-from console.operator_session import ConsoleSession
-from console.operators import viewer
-from console.pictures.bars import BarPart
-from console.pictures.calendar import (
+from console.calendar_rows import (
     CompanyDue,
     DueQuarters,
     WaitingCalls,
@@ -22,8 +18,12 @@ from console.pictures.calendar import (
     forecast_text,
     zone_board,
 )
+from console.lists import Filter, ListPage
+from console.operators import viewer
 from console.reads.calendar import Calendar, CompanyDay
 from console.rendering import link_to, name, number, number_of, page
+from console.stores.sessions import ConsoleSession
+from console.timeline import BarPart
 from scheduler.ids import id_or_none
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing.time_texts import span_text

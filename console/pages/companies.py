@@ -23,12 +23,12 @@ from console.acts import (
 from console.assembly import ConsoleUseCases, console_context
 from console.attempt_words import HOLDS
 from console.lists import Filter, ListPage
-from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.reads.installation import MOST_LISTED, MOST_PARTS, Show
 from console.rendering import name as shown_name
 from console.rendering import none_or_number_of, not_found, page, span
 from console.security import id_in_path
+from console.stores.sessions import ConsoleSession
 from scheduler.domain.refusals import NotFound
 from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.timing.time_texts import intervals_as_json

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from console.assembly import console_context
-from console.operator_session import MOST_SEARCHES, ConsoleSession
 from console.operators import viewer
-from console.reads.find import Findings, NotFindable
+from console.reads.find import MOST_SEARCHES, Findings, NotFindable
 from console.rendering import page
 from console.security import form_of
+from console.stores.sessions import ConsoleSession
 
 router = APIRouter()
 _UNPROCESSABLE, _TOO_MANY = 422, 429

@@ -12,9 +12,9 @@ from starlette.responses import Response
 from console.acts import SHOWN, Act, act_routes, address_of, id_in
 from console.assembly import ConsoleContext, ConsoleUseCases, console_context
 from console.lists import COMPANY, ROWS, Asked, Filter, ListPage, Part
-from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import number, number_of, page, utc_text
+from console.stores.sessions import ConsoleSession
 from scheduler.domain.alarm import OPERATIONS, KeptAlarm, anchor_of, meaning_of
 from scheduler.domain.principal import OperatorRole
 from scheduler.domain.refusals import InvalidFields, NotFound

@@ -10,12 +10,12 @@ from starlette.responses import Response
 from console.acts import Act, act_routes, address_of, id_in
 from console.assembly import ConsoleUseCases, console_context
 from console.lists import COMPANY, ROWS, ListPage
-from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.reads.installation import KeyParts
 from console.rendering import name as shown_name
 from console.rendering import not_found, number, number_of, page
 from console.security import id_in_path
+from console.stores.sessions import ConsoleSession
 from scheduler.domain.principal import Key, KeyKind, KeyState, OperatorRole
 from scheduler.domain.refusals import KeyRevoked, NotFound
 
@@ -30,7 +30,7 @@ async def keys(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) 
     listed, states = None, {}
     if asked.problem is None:
         [before] = asked.place or (None,)
-        found = await context.run(context.use_cases.key_pages.newest, asked.id("company"), before, ROWS + 1)
+        found = await context.read(lambda stores: stores.keys.newest(asked.id("company"), before, ROWS + 1))
         listed, now = asked.part(found, lambda each: (each.key.principal.key_id,)), context.use_cases.now()
         states = {each.key.principal.key_id: each.key.state(now) for each in listed.rows}
     return page(request, "keys.html", asked.status, asked=asked, listed=listed, state_of=states, acts_of=_acts_of)

@@ -13,10 +13,10 @@ from starlette.responses import Response
 from console.acts import Act, act_routes, began, due_now, pause, pending_calls, placed_at_once, resume
 from console.assembly import ConsoleContext, ConsoleUseCases, console_context
 from console.attempt_words import HOLDS
-from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.reads.installation import Overview
 from console.rendering import none_or_number_of, number, page
+from console.stores.sessions import ConsoleSession
 from scheduler.timing.zone_names import TZDATA_VERSION
 from scheduler.use_cases.shared.hints import QUEUES
 
@@ -97,8 +97,8 @@ def _pause_preview(use_cases: ConsoleUseCases, _: None) -> Sequence[str]:
     return [
         f"All companies ({number(len(overview.companies))}) are affected.",
         f"{pending_calls(overview.companies)} will wait until calls are resumed.",
-        due_now(overview.due),
-        f"{none_or_number_of(overview.in_progress, 'No call is in progress', *_CONTINUE)}.",
+        due_now(overview.sum("due")),
+        f"{none_or_number_of(overview.sum('in_progress'), 'No call is in progress', *_CONTINUE)}.",
     ]
 
 
@@ -108,8 +108,8 @@ def _resume_preview(use_cases: ConsoleUseCases, _: None) -> Sequence[str]:
         return ["All calls are running. Resuming changes nothing."]
     return [
         f"The pause of all calls ends. Its reason was: {overview.pause_reason}",
-        placed_at_once(overview.due, "at the account's pace"),
-        f"{none_or_number_of(overview.paused_companies, 'No company is paused separately', *_STAY)}.",
+        placed_at_once(overview.sum("due"), "at the account's pace"),
+        f"{none_or_number_of(overview.sum('paused'), 'No company is paused separately', *_STAY)}.",
     ]
 
 

@@ -13,14 +13,15 @@ from starlette.responses import Response
 from console.assembly import console_context
 from console.attempt_list import FIELDS, described
 from console.lists import COMPANY, ROWS, Filter, ListPage, id_field
-from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import link_to, not_found, page, page_of, value_text
 from console.security import id_in_path
+from console.stores.resources import OperatedResources
+from console.stores.sessions import ConsoleSession
 from scheduler.domain.batch import BatchFilter, BatchState
 from scheduler.domain.principal import AuditEntry, TargetKind, Verb
 from scheduler.domain.refusals import NotFound
-from scheduler.domain.resource import NEWEST_FIRST, Cursor
+from scheduler.domain.resource import NEWEST_FIRST, Cursor, KeysetSlice
 from scheduler.persistence.alarms import AuditFilter
 
 # --- The page Audit: acts of operators and API keys, and their changes
@@ -148,7 +149,8 @@ async def batches(request: Request, _: Annotated[ConsoleSession, Depends(viewer)
             state=BatchState(state.upper()) if state else None,
         )
         after = None if asked.place is None else Cursor(sort=NEWEST_FIRST, at=asked.place[0], id=asked.place[1])
-        found = await context.run(context.use_cases.batch_pages.newest, wanted, after, ROWS)
+        part = KeysetSlice(limit=ROWS, sort=NEWEST_FIRST, after=after)
+        found = await context.read(lambda stores: OperatedResources(stores.connection).batches(wanted, part))
         listed = asked.part_before(found.items, None if found.next is None else (found.next.at, found.next.id))
     return page(request, "batches.html", asked.status, asked=asked, listed=listed, now=context.use_cases.now())
 

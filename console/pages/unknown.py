@@ -13,9 +13,9 @@ from starlette.responses import Response
 from console.acts import Act, Choice, act_routes, address_of, id_in
 from console.assembly import ConsoleContext, ConsoleUseCases, console_context
 from console.lists import COMPANY, ROWS, ListPage
-from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import name, page, span, utc_text
+from console.stores.sessions import ConsoleSession
 from scheduler.domain.attempt import Decision
 from scheduler.ids import id_or_none
 

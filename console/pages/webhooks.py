@@ -12,11 +12,11 @@ from starlette.responses import Response
 from console.acts import Act, act_routes, address_of, id_in
 from console.assembly import ConsoleUseCases, console_context
 from console.lists import COMPANY, ROWS, Asked, Filter, ListPage
-from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import name as shown_name
 from console.rendering import not_found, number, number_of, page, utc_text
 from console.security import id_in_path
+from console.stores.sessions import ConsoleSession
 from scheduler.domain.delivery_history import (
     DeliveryFilter,
     EndpointFilter,

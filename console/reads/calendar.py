@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from console.pictures.calendar import QUARTERS, WaitingCalls
+from console.calendar_rows import QUARTERS, WaitingCalls
 from scheduler.domain.call import CalleeClock
 from scheduler.domain.company import CallLimits, CallTimeInterval
 from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Forecast, Limits, forecast

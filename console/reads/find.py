@@ -1,15 +1,19 @@
 """Find: the rows that an operator names by an id, by a call's sid, by a phone number or by an external id."""
 
 import re
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from console.stores.search import FoundAttempt, FoundRow, Search
+from console.stores.sessions import ConsoleSession
+from scheduler.clock import monotonic
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.domain.resource import LONGEST_EXTERNAL_ID
 from scheduler.hashing import Hasher
 from scheduler.ids import id_or_none
+from scheduler.logs import log
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
@@ -108,3 +112,31 @@ def _as_number(given: str) -> tuple[str, str]:
         return callee_zones.read_number(written).e164, written
     except PhoneNumberInvalid as invalid:
         raise NotFindable(invalid.message) from None
+
+
+# --- The limit of searches: without one, an operator could try all phone numbers and learn whose they are
+
+
+_log = log(__name__)
+MOST_SEARCHES = 30
+"""Searches of one operator within `SEARCHES_WITHIN_S`."""
+SEARCHES_WITHIN_S = 60.0
+
+
+class SearchLimit:
+    """Counts in this process. Used by its event loop only."""
+
+    def __init__(self, *, monotonic: Callable[[], float] = monotonic) -> None:
+        self._monotonic = monotonic
+        self._times: dict[str, deque[float]] = {}
+
+    def take(self, session: ConsoleSession) -> bool:
+        """Count a search. False: the operator, also in other sessions, has made too many."""
+        now = self._monotonic()
+        self._times = {each: times for each, times in self._times.items() if now - times[-1] < SEARCHES_WITHIN_S}
+        times = self._times.setdefault(session.actor, deque(maxlen=MOST_SEARCHES))
+        if len(times) == MOST_SEARCHES and now - times[0] < SEARCHES_WITHIN_S:
+            _log.warning("console_searches_limited: An operator searched too often.", session_id=str(session.id))
+            return False
+        times.append(now)
+        return True

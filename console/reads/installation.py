@@ -1,4 +1,4 @@
-"""Reads for the pages about companies, API keys, batches and the whole installation."""
+"""Reads for the pages about companies, API keys and the whole installation."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,13 @@ from uuid import UUID
 from console.stores.resources import (
     CompanyHeading,
     NumberHeading,
-    OperatedBatch,
     OperatedCompany,
     OperatedResources,
     UnappliedCommand,
 )
 from scheduler.clock import Now
 from scheduler.domain.alarm import KeptAlarm
-from scheduler.domain.batch import BatchFilter
 from scheduler.domain.principal import Key, KeyKind, KeyState
-from scheduler.domain.resource import NEWEST_FIRST, Cursor, KeysetPage, KeysetSlice
 from scheduler.persistence.database import Database
 from scheduler.persistence.keys import ListedKey
 from scheduler.persistence.unknown_outcomes import UnknownOutcome
@@ -34,6 +31,10 @@ from scheduler.use_cases.shared.context import Context
 class Overview(Status):
     """The status of the installation, with the sums over all companies."""
 
+    def sum(self, name: str) -> int:
+        """Add up a count of all companies, or the number of those of which it is true."""
+        return sum(getattr(each, name) for each in self.companies)
+
     @property
     def late(self) -> timedelta | None:
         """Longest delay of a call that is ours to place. None without such a call."""
@@ -42,19 +43,6 @@ class Overview(Status):
     @property
     def companies_late(self) -> int:
         return sum(each.late is not None for each in self.companies)
-
-    @property
-    def waiting(self) -> int:
-        return sum(each.waiting for each in self.companies)
-
-    @property
-    def waiting_is_estimate(self) -> bool:
-        """True if more attempts wait than were counted."""
-        return any(each.waiting_is_estimate for each in self.companies)
-
-    @property
-    def due(self) -> int:
-        return sum(each.due for each in self.companies)
 
     @property
     def held(self) -> Mapping[str, int]:
@@ -68,43 +56,6 @@ class Overview(Status):
     def oldest_held(self) -> timedelta:
         """Time since the first of the held attempts was due."""
         return max((held.oldest for each in self.companies for held in each.held.values()), default=timedelta())
-
-    @property
-    def in_progress(self) -> int:
-        return sum(each.in_progress for each in self.companies)
-
-    @property
-    def asked_for(self) -> int:
-        return sum(each.asked_for for each in self.companies)
-
-    @property
-    def undecided(self) -> int:
-        return sum(each.undecided for each in self.companies)
-
-    @property
-    def unknown(self) -> int:
-        return sum(each.unknown for each in self.companies)
-
-    @property
-    def cause_lost(self) -> int:
-        return sum(each.cause_lost for each in self.companies)
-
-    @property
-    def paused_companies(self) -> int:
-        return sum(each.paused for each in self.companies)
-
-    @property
-    def commands_waiting(self) -> int:
-        return sum(each.waiting for each in self.commands.values())
-
-    @property
-    def oldest_command(self) -> timedelta | None:
-        return max((each.oldest for each in self.commands.values() if each.oldest is not None), default=None)
-
-    @property
-    def quarantined(self) -> int:
-        """Commands and callbacks in quarantine."""
-        return self.callbacks_quarantined + sum(each.quarantined for each in self.commands.values())
 
     @property
     def pause_reason(self) -> str | None:
@@ -305,14 +256,6 @@ class KeyPages:
         self._database = database
         self._now = now
 
-    def newest(self, company_id: UUID | None, before: UUID | None, limit: int) -> Sequence[ListedKey]:
-        """List up to `limit` keys of one company, or of all, newest first. Raises DatabaseAway.
-
-        `before`: only those older than this key.
-        """
-        with self._database.reading() as stores:
-            return stores.keys.newest(company_id, before, limit)
-
     def one(self, key_id: UUID) -> KeyParts:
         """Raises NotFound, DatabaseAway."""
         now = self._now()
@@ -333,17 +276,3 @@ class KeyPages:
             active_rotations=sum(each.state(now) is KeyState.ACTIVE for each in rotations),
             companies=companies,
         )
-
-
-# --- Reads for the console's page about batches
-
-
-class BatchPages:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def newest(self, wanted: BatchFilter, after: Cursor | None, limit: int) -> KeysetPage[OperatedBatch]:
-        """List batches of all companies, newest first. Raises DatabaseAway."""
-        with self._database.reading() as stores:
-            asked = KeysetSlice(limit=limit, sort=NEWEST_FIRST, after=after)
-            return OperatedResources(stores.connection).batches(wanted, asked)

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import MINYEAR, UTC, date, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
@@ -16,6 +17,8 @@ from scheduler.rules.resources import fault, is_printable
 from scheduler.timing import callee_zones
 from scheduler.wire.json_values import unstorable
 from scheduler.wire.named_fields import OURS, FieldError
+
+T = TypeVar("T")
 
 # --- Base model of everything on the wire: camelCase names in JSON
 
@@ -193,9 +196,15 @@ def left_out() -> Any:  # noqa: ANN401 - it may be any field of a change
     return None
 
 
-def named(body: Strict, *fields: str) -> Changes:
+def named(body: Strict, *names: str) -> Changes:
     """Collect the values of the fields that were sent, nulls included."""
-    return {name: getattr(body, name) for name in fields if name in body.model_fields_set}
+    return {name: getattr(body, name) for name in names if name in body.model_fields_set}
+
+
+def new_of(kind: type[T], body: Strict, **given: object) -> T:
+    """Make a value of this dataclass from `given`, and from the fields of the body with the same names."""
+    names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{**{name: value for name, value in body if name in names}, **given})
 
 
 def without_nulls(details: dict[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,7 @@ from scheduler.use_cases.explain import Explain
 from standalone.demo.client import DemoCall, DemoClient
 from standalone.demo.sample_calls import CALLS, CARRIERS, RESUMES_AFTER, Then
 from standalone.demo.table import table, terminal
-from standalone.errors import Stopped
-from standalone.run_file import Running
+from standalone.run_file import Running, Stopped
 from standalone.system import System
 
 _ENDS_WITHIN_S = 60.0

@@ -2,7 +2,7 @@
 
     rows    bytes -> rows (CSV or NDJSON), rows -> items of `POST /batches`, and refused rows -> the file of errors
     runs    sends the parts of a file as batches, awaits the outcome of each row, and adds them up
-    pages   the result of a run, and of a dry run
+    pages   progress, the result of a run, and of a dry run
 
 Only `runs` uses the network.
 """

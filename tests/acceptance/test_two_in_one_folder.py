@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.settings import Settings
-from standalone.errors import AlreadyRunning
+from standalone.run_file import AlreadyRunning
 from standalone.system import Options, System
 from tests.acceptance.conftest import WholeSystem
 

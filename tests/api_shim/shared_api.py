@@ -15,7 +15,7 @@ import uvicorn
 from sqlalchemy import QueuePool
 
 from api_shim.app import create_app
-from api_shim.context import AppContext
+from api_shim.assembly import AppContext
 from api_shim.http_metrics import HttpTallies
 from scheduler.logs import _Watches, configure, watch_alarms
 from scheduler.persistence.database import Database

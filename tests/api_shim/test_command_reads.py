@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import ValidationError
 
-from api_shim.command_reads import CommandReads
+from api_shim.answer_waiter import CommandReads
 from api_shim.thread_pools import ThreadPool
 from scheduler.domain.command import Command
 from scheduler.domain.principal import Principal

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from api_shim.batch_body import Uploads
+from api_shim.rate_limits import Uploads
 from scheduler.domain.refusals import RateLimitExceeded
 from scheduler.rules.tallies import BATCH_ITEMS
 from scheduler.use_cases.apply_batches import ApplyBatches

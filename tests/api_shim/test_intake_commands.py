@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from api_shim.routes.commands import READS
+from api_shim.routes.interviews import READS
 from scheduler.domain.command import CommandKind
 from scheduler.use_cases.resources.keys import ALL_SCOPES
 from tests.api_shim.answers import data, refusal

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from api_shim.context import COUNTED_EVERY_S, AppContext
+from api_shim.assembly import COUNTED_EVERY_S, AppContext
 from scheduler.domain.resource import COUNTED_UP_TO
 from tests.api_shim.answers import data, pagination
 from tests.api_shim.intake import Intake

@@ -9,7 +9,7 @@ from uuid import uuid4
 from sqlalchemy import text
 
 from api_shim import rate_limits
-from api_shim.context import ThreadPools
+from api_shim.thread_pools import ThreadPools
 from scheduler.domain.principal import KeyKind
 from tests.api_shim.answers import data, refused
 from tests.api_shim.bodies import JOB, candidate

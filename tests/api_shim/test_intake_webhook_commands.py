@@ -17,8 +17,7 @@ from command_line.session import this_actor
 from scheduler.settings import settings
 from scheduler.webhooks.sender import WebhookSender
 from scheduler.webhooks.sending import new_secret
-from standalone.api_client import ApiClient, ApiRefused
-from standalone.forwarding import Forwarded, Forwarding
+from standalone.api_client import ApiClient, ApiRefused, Forwarded, Forwarding
 from tests.api_shim.answers import data
 from tests.api_shim.deliveries import Partner, a_partner
 from tests.api_shim.intake import Intake, environment_of

@@ -17,8 +17,7 @@ import pytest
 from redis import Redis
 
 from api_shim.app import create_app
-from api_shim.assembly import ApiUseCases
-from api_shim.context import AppContext
+from api_shim.assembly import ApiUseCases, AppContext
 from scheduler.clock import machine_now
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins

@@ -73,7 +73,7 @@ POWERS = {
         {
             "scheduler/carriers/twilio_calls.py",
             "standalone/simulator/callbacks.py",
-            "console/oidc/provider.py",
+            "console/identity_provider.py",
         },
     ),
     # Rows get theirs from `scheduler.ids`. Those of traces and of the simulated carrier are in no row.
@@ -106,8 +106,8 @@ def test_a_power_has_its_home_and_no_other(power: str, homes: set[str]) -> None:
         pytest.param("standardwebhooks", "scheduler/webhooks/sending.py", id="signing posts"),
         pytest.param("cryptography", "scheduler/webhooks/sending.py", id="encrypting secrets"),
         pytest.param("requests_hardened", "scheduler/webhooks/sender.py", id="posting to URLs of partners"),
-        pytest.param("authlib", "console/oidc/", id="speaking OpenID Connect"),
-        pytest.param("joserfc", "console/oidc/", id="verifying ID tokens"),
+        pytest.param("authlib", ("console/oidc.py", "console/identity_provider.py"), id="speaking OpenID Connect"),
+        pytest.param("joserfc", ("console/oidc.py", "console/identity_provider.py"), id="verifying ID tokens"),
         pytest.param("smtplib", "scheduler/mail.py", id="speaking SMTP"),
         pytest.param("email_validator", "scheduler/rules/owners.py", id="judging an address"),
     ],
@@ -131,7 +131,7 @@ SPEAKERS = {
     "aiohttp": {
         "scheduler/carriers/twilio_calls.py",
         "standalone/simulator/callbacks.py",
-        "console/oidc/provider.py",
+        "console/identity_provider.py",
     },
     "socket": {
         "standalone/fork_server.py",  # a pair of sockets within this machine, as in the next module

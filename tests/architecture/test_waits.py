@@ -60,8 +60,8 @@ WITHOUT = {
     "scheduler/use_cases/dial.py self._wake.wait": "within asyncio.timeout, or until a hint comes",
     "scheduler/use_cases/dialling/look.py self._places.acquire": "each place is freed when its look is no longer valid",
     "scheduler/use_cases/dialling/record.py self._wake.wait": "until an answer comes",
-    "console/oidc/provider.py aiohttp.ClientSession": "within asyncio.timeout(DEADLINE_S), `sign_in.py`",
-    "console/oidc/provider.py session.request": "within asyncio.timeout(DEADLINE_S), `sign_in.py`",
+    "console/identity_provider.py aiohttp.ClientSession": "within asyncio.timeout(DEADLINE_S), `oidc.py`",
+    "console/identity_provider.py session.request": "within asyncio.timeout(DEADLINE_S), `oidc.py`",
     # Limited where it was opened.
     "api_shim/rate_limits.py Redis": "its pool has both timeouts",
     "scheduler/carriers/twilio.py connection.request": "the connection has a timeout",

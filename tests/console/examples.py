@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from console.pictures.timeline import CallHours
+from console.timeline import CallHours
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.call import CalleeClock, Schedule, TimezoneSource
 from scheduler.domain.company import DEFAULT_INTERVALS, CallTimeInterval

@@ -10,8 +10,8 @@ import httpx
 from pydantic import SecretStr
 
 from console.app import create_app
-from console.operator_session import ConsoleSession
 from console.sessions import ConsoleSessions
+from console.stores.sessions import ConsoleSession
 from scheduler.settings import Settings
 from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from tests.support.servers import a_door, a_server, address_of

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import console
-from console.pictures.bars import BarPart, amounts, times
+from console.timeline import BarPart, amounts, times
 from tests.console.examples import utc
 
 CSS = (Path(console.__file__).parent / "static" / "console.css").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import text
 
-from api_shim.context import MAX_S
+from api_shim.thread_pools import MAX_S
 from console.attempt_list import filter_of
 from console.attempt_words import RULES
 from console.lists import place_text

@@ -11,9 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
-from console.operator_session import MOST_SEARCHES, SearchLimit
 from console.reads import find as find_module
-from console.reads.find import MAX_LISTED, Find
+from console.reads.find import MAX_LISTED, MOST_SEARCHES, Find, SearchLimit
 from scheduler.domain.attempt import Attempt, Ended, Reason
 from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.database import Database

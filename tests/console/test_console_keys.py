@@ -126,8 +126,8 @@ def test_pages_of_keys_have_a_constant_number_of_reads(logins: Logins, new: New,
     pages = KeyPages(database, real_now)
 
     def reads() -> tuple[int, int]:
-        with statements_of(database) as all_of_list:
-            pages.newest(key.company_id, None, ROWS + 1)
+        with statements_of(database) as all_of_list, database.reading() as stores:
+            stores.keys.newest(key.company_id, None, ROWS + 1)
         with statements_of(database) as all_of_one:
             pages.one(key.key_id)
         return len(all_of_list), len(all_of_one)

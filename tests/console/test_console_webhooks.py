@@ -7,9 +7,10 @@ import httpx
 import pytest
 
 from console.lists import ROWS
-from console.reads.installation import BatchPages
+from console.stores.resources import OperatedResources
 from scheduler.domain.batch import BatchFilter
 from scheduler.domain.delivery_history import DeliveryFilter, EndpointFilter
+from scheduler.domain.resource import NEWEST_FIRST, KeysetSlice
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.webhooks import WebhookOperations
@@ -134,7 +135,8 @@ def test_ids_of_partners_are_found(viewer: httpx.Client, tenant: Tenant) -> None
 
 
 def test_pages_of_partners_have_constant_statements(operators_database: Database, tenant: Tenant) -> None:
-    webhooks, batches = WebhookOperations(operators_database, real_now), BatchPages(operators_database)
+    webhooks = WebhookOperations(operators_database, real_now)
+    part = KeysetSlice(limit=ROWS, sort=NEWEST_FIRST)
 
     def counts() -> tuple[int, int, int]:
         webhook_id = a_webhook(tenant)
@@ -144,8 +146,8 @@ def test_pages_of_partners_have_constant_statements(operators_database: Database
             webhooks.page(EndpointFilter(), None, ROWS)
         with statements_of(operators_database) as of_one:
             webhooks.with_deliveries(webhook_id, DeliveryFilter(), None, ROWS)
-        with statements_of(operators_database) as of_batches:
-            batches.newest(BatchFilter(), None, ROWS)
+        with statements_of(operators_database) as of_batches, operators_database.reading() as stores:
+            OperatedResources(stores.connection).batches(BatchFilter(), part)
         return len(of_list), len(of_one), len(of_batches)
 
     # One begins the transaction, and one has the rows of a webhook read in the order of an index.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console.pictures.calendar import QUARTERS, CompanyDue, DueQuarters, due_quarters, forecast_text
+from console.calendar_rows import QUARTERS, CompanyDue, DueQuarters, due_quarters, forecast_text
 from scheduler.lifecycle.forecast import Starts
 from tests.console.examples import utc
 

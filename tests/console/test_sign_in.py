@@ -10,10 +10,9 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey
 
-from console.oidc import provider as oidc_provider
-from console.oidc import sign_in
-from console.oidc.provider import Provider, Refusal, SignInRefused
-from console.oidc.sign_in import SignIn, is_plain, role_of
+from console import identity_provider, oidc
+from console.identity_provider import Provider, Refusal, SignInRefused
+from console.oidc import SignIn, is_plain, role_of
 from scheduler.clock import machine_now
 from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher
@@ -165,7 +164,7 @@ def test_redirect_of_the_discovery_is_not_followed(provider: IdentityProvider) -
 
 
 def test_hanging_provider_is_given_up(provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sign_in, "DEADLINE_S", 0.3)
+    monkeypatch.setattr(oidc, "DEADLINE_S", 0.3)
     provider.faults.hangs_at = DISCOVERY
     at_provider = sign_in_at(provider.issuer)
     assert refusal_of(at_provider.start()) == (Refusal.PROVIDER_AWAY, "no answer in time")
@@ -173,7 +172,7 @@ def test_hanging_provider_is_given_up(provider: IdentityProvider, monkeypatch: p
     provider.faults.hangs_at = None
     monkeypatch.undo()
     started = asyncio.run(at_provider.start())
-    monkeypatch.setattr(sign_in, "DEADLINE_S", 0.3)
+    monkeypatch.setattr(oidc, "DEADLINE_S", 0.3)
     provider.faults.hangs_at = "/token"
     answer = {"code": "x", "state": "x", "iss": provider.issuer}
     assert refusal_of(at_provider.finish(started.cookie, answer)) == (Refusal.PROVIDER_AWAY, "no answer in time")
@@ -185,7 +184,7 @@ def test_unreachable_provider_is_refused() -> None:
 
 
 def test_huge_answer_is_not_read(provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oidc_provider, "_LARGEST_ANSWER", 100)
+    monkeypatch.setattr(identity_provider, "_LARGEST_ANSWER", 100)
     refusal = refusal_of(sign_in_at(provider.issuer).start())
     assert refusal == (Refusal.PROVIDER_WRONG, "the answer is too large")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console.pictures.timeline import Timeline, timeline_of
+from console.timeline import Timeline, timeline_of
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval

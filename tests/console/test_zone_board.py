@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console.pictures.calendar import Openness, WaitingCalls, ZoneRow, zone_board
+from console.calendar_rows import Openness, WaitingCalls, ZoneRow, zone_board
 from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import DEFAULT_INTERVALS, EVERY_DAY, CallTimeInterval
 from scheduler.timing import call_windows, time_texts

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from command_line import main as cli
-from command_line.status import Status, status_page
+from command_line.status import status_page
 from command_line.terminal import system_line, terminal
 from scheduler.carriers import twilio_calls
 from scheduler.carriers.twilio_calls import CODES, Consequence
@@ -20,7 +20,7 @@ from scheduler.domain.alarm import KINDS, MEANINGS, anchor_of, meaning_of
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.use_cases.operations.counts import Carrier, Waiting
+from scheduler.use_cases.operations.counts import Carrier, Status, Waiting
 from tests.architecture.sources import PRODUCT
 from tests.docs.pages import DOCS, anchor, blocks, read, section
 from tests.support.compose import ROOT, procfile, variables_of_compose
@@ -125,7 +125,7 @@ def test_sample_of_status_is_real_output(capsys: pytest.CaptureFixture[str]) -> 
         unknown=0,
     )
     terminal().print(system_line("the system of DATABASE_WORKER_URL, database duecall at postgres:5432"))
-    terminal().print(status_page(Status(carriers=[carrier], backoffs=[backoff], companies=[runs, paused]), now))
+    terminal().print(status_page(Status(carriers=[carrier], backoffs=[backoff], companies=[runs, paused]), (), now))
     printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
     assert f"```text\n{printed}\n```" in TEXT
 

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
-from standalone.errors import NotReady, PortTaken
 from standalone.private_server import free_port
+from standalone.run_file import NotReady, PortTaken
 from standalone.supervisor import Program, Supervisor, commands
 from standalone.system import Options, System, _instance_in
 from standalone.valkey_and_postgres import EmbeddedPostgres

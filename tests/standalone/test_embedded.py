@@ -22,8 +22,8 @@ import pytest
 import redis
 
 from standalone import private_server
-from standalone.errors import ServerUnavailable
 from standalone.private_server import ReservedPorts, free_port, is_free
+from standalone.run_file import ServerUnavailable
 from standalone.valkey_and_postgres import EmbeddedPostgres, EmbeddedValkey
 from tests.conftest import wait_until
 

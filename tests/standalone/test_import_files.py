@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic.alias_generators import to_camel
 
-from api_shim.schemas.create_interview import InlineCandidate, InterviewRequest
+from api_shim.schemas.requested_calls import InlineCandidate, InterviewRequest
 from standalone.importing import rows
 from standalone.importing.rows import Defaults, Fault, Item, Reject, UnreadableFile
 

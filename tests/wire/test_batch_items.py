@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api_shim.schemas.create_interview import item_reader
+from api_shim.schemas.requested_calls import item_reader
 from scheduler.domain.refusals import InvalidFields
 from scheduler.wire import batches, json_values
 from scheduler.wire.batches import BatchTooLarge, Item

@@ -174,6 +174,14 @@ class Status:
     alarms: Mapping[str, int] = field(default_factory=dict)
     """Open alarms by kind."""
 
+    @property
+    def all_commands(self) -> Commands:
+        return Commands(
+            waiting=sum(each.waiting for each in self.commands.values()),
+            oldest=max((each.oldest for each in self.commands.values() if each.oldest is not None), default=None),
+            quarantined=sum(each.quarantined for each in self.commands.values()),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Counted(Status):

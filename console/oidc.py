@@ -1,4 +1,7 @@
-"""A sign-in with the identity provider: from the button to the verified ID token, an actor and a role."""
+"""Sign-in with OpenID Connect: from the button to the verified ID token, an actor and a role.
+
+Authorization code, PKCE, state and nonce. Names and e-mail addresses in an ID token are neither stored nor logged.
+"""
 
 import asyncio
 import re
@@ -19,7 +22,7 @@ from joserfc import jwt
 from joserfc.errors import ClaimError, InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
-from console.oidc.provider import Metadata, Provider, Refusal, SignInRefused, Tokens
+from console.identity_provider import Metadata, Provider, Refusal, SignInRefused, Tokens
 from scheduler.clock import machine_now
 from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher

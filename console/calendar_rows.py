@@ -7,8 +7,7 @@ from enum import Enum
 from itertools import groupby
 from uuid import UUID
 
-from console.pictures.bars import BarPart, Span, amounts, times
-from console.pictures.timeline import clock_text, hours_text
+from console.timeline import BarPart, Span, amounts, clock_text, hours_text, times
 from scheduler.domain.call import CalleeClock
 from scheduler.domain.company import CallTimeInterval
 from scheduler.lifecycle.forecast import Starts
