@@ -26,6 +26,7 @@ from scheduler.persistence.errors import WrongRole
 from standalone.private_server import free_port
 from standalone.valkey_and_postgres import EmbeddedPostgres, EmbeddedValkey
 from tests.conftest import wait_until
+from tests.containers.ats import Ats
 from tests.support.compose import ROOT, composed, procfile
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier
 from tests.test_deployment import FILLED
@@ -211,24 +212,5 @@ def call_a_person(composition: Composition, place: str) -> None:
         text=True,
         timeout=60,
     )
-    with requests.Session() as session:
-        session.trust_env = False
-        session.headers["Connection"] = "close"  # an idle one may end at the instant at which a request is sent
-        session.headers["Authorization"] = f"Bearer {json.loads(made.stdout)['key']}"
-
-        def sent(path: str, body: dict[str, Any]) -> Any:
-            answer = session.post(f"{place}{path}", json=body, timeout=40)
-            assert answer.ok, answer.text
-            return answer.json()["data"]
-
-        always = [{"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "00:00", "end": "24:00"}]
-        company = sent("/company", {"name": "Acme", "settings": {"callTimeIntervals": always}})
-        mine = f"?companyId={company['id']}"
-        [number] = session.get(f"{place}/phone-numbers{mine}", timeout=40).json()["data"]["items"]
-        agent = {"name": "Screening", "type": "PHONE", "focus": "GENERIC", "language": "SK", "duration": 15}
-        candidate = {"firstName": "Ferdinand", "lastName": "Canary", "gdprExpiryDate": "2099-01-01"}
-        body = {
-            "agent": agent | {"companyPhoneNumberId": number["id"]},
-            "candidate": candidate | {"phoneNumber": NUMBER},
-        }
-        sent(f"/interviews{mine}", body)
+    candidate = {"firstName": "Ferdinand", "lastName": "Canary", "gdprExpiryDate": "2099-01-01"}
+    Ats(json.loads(made.stdout)["key"], place).order(NUMBER, candidate=candidate | {"phoneNumber": NUMBER})

@@ -9,9 +9,9 @@ ALWAYS = [{"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "
 
 
 class Ats:
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, api: str = API) -> None:
         """Create a company that may call at any time."""
-        self._client = session(key)
+        self._client, self._api = session(key), api
         company = self._sent("/company", {"name": "Acme", "settings": {"callTimeIntervals": ALWAYS}})
         self.company_id = str(company["id"])
         self._mine = f"?companyId={self.company_id}"
@@ -34,9 +34,9 @@ class Ats:
         )
 
     def _read(self, path: str) -> Any:
-        return self._client.get(f"{API}{path}{self._mine}", timeout=40).json()["data"]
+        return self._client.get(f"{self._api}{path}{self._mine}", timeout=40).json()["data"]
 
     def _sent(self, path: str, body: dict[str, Any]) -> Any:
-        answer = self._client.post(f"{API}{path}", json=body, timeout=40)
+        answer = self._client.post(f"{self._api}{path}", json=body, timeout=40)
         assert answer.ok, answer.text
         return answer.json()["data"]
