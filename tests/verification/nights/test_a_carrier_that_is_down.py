@@ -22,7 +22,7 @@ from tests.support.servers import SimulatedCarrier, a_closed_port
 from tests.verification.world.moved_clock import UNDER_WAY, WorkerHand, a_worker_hand, settling
 
 PEOPLE = exhaustive.cases(200, 60)
-A_LOOK = timedelta(seconds=10)
+A_LOOK = timedelta(seconds=exhaustive.cases(10, 20))
 AN_HOUR = timedelta(hours=1)
 A_FEW_MINUTES = timedelta(minutes=7)
 """The last failed probe may precede the carrier's return. The next probe follows five minutes later."""

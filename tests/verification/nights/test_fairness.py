@@ -106,7 +106,7 @@ def test_clock_sends_hints_for_commands_despite_a_backlog(
     companies = [seed(database, real_now(), intervals=ALWAYS) for _ in range(6)]
     tenant = a_tenant(database, companies[0], hasher, real_now, calls_per_second=1000, max_calls=10_000)
     for company in companies:
-        bulk_attempts(postgres_url, of_company(tenant, company), 1000, due_at=real_now())
+        bulk_attempts(postgres_url, of_company(tenant, company), 250, due_at=real_now())
     command = a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET rung_at = rung_at - interval '1 minute'")
     clock = a_clock(Release(tenant.context, hints, tenant.account_id), tenant.policy.sweep.total_seconds())
@@ -115,10 +115,10 @@ def test_clock_sends_hints_for_commands_despite_a_backlog(
     assert hints.ids(tasks.APPLY) == [command.id]
     assert hints.rings.count((tasks.SETTLE, ())) == 1
     clock._next_sweep = clock._next_resend = math.inf
-    for _ in range(11):
+    for _ in range(2):
         assert clock._work() == 0
     assert clock._work() > 0
-    assert len(hints.ids(tasks.DIAL)) == len(set(hints.ids(tasks.DIAL))) == 6 * 1000
+    assert len(hints.ids(tasks.DIAL)) == len(set(hints.ids(tasks.DIAL))) == 6 * 250
 
 
 def test_call_due_during_the_clocks_work_is_released_next(broker: None, tenant: Tenant, now: TestClock) -> None:
