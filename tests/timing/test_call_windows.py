@@ -16,7 +16,6 @@ from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import DEFAULT_INTERVALS, EVERY_DAY, CallTimeInterval, Weekday
 from scheduler.domain.refusals import InvalidInterval, NeverOpen, TimezoneAmbiguous, TimezoneUnknown
 from scheduler.timing import call_windows, callee_zones, requested_time, time_texts, zone_names
-from tests.support import exhaustive
 
 MINUTE = timedelta(minutes=1)
 GRAIN = 5 * MINUTE
@@ -65,33 +64,8 @@ def _shows_open(local: datetime, intervals: Sequence[CallTimeInterval]) -> bool:
     )
 
 
-def first_open_by_walking(
-    clock: CalleeClock, intervals: Sequence[CallTimeInterval], instant: datetime, room: timedelta
-) -> datetime | None:
-    """Find the first instant from which each grain of the ringing time is open."""
-    opened_at: datetime | None = None
-    at = instant
-    while True:
-        if not wall_is_open(clock, intervals, at):
-            opened_at = None
-        elif opened_at is None:
-            opened_at = at
-        if opened_at is None and at - instant > call_windows.SEARCHED:
-            return None
-        if opened_at is not None and at >= _grain(opened_at + room):
-            return opened_at if opened_at - instant <= call_windows.SEARCHED else None
-        at = _grain(at) + GRAIN
-
-
 def _grain(at: datetime) -> datetime:
     return at.replace(minute=at.minute // 5 * 5, second=0, microsecond=0)
-
-
-def changes(name: str, begins: datetime, days: int) -> list[datetime]:
-    """List the instants at which a zone changes its offset, found by a walk."""
-    marks = [begins + step * GRAIN for step in range(days * 288)]
-    offsets = [mark.astimezone(ZoneInfo(name)).utcoffset() for mark in marks]
-    return [mark for mark, (before, after) in zip(marks[1:], pairwise(offsets), strict=True) if before != after]
 
 
 EVERY_ZONE = sorted(zone_names.PLACES)
@@ -110,77 +84,6 @@ INTERVALS = st.lists(
 ).map(tuple)
 INSTANTS = st.datetimes(wall("2024-01-01"), wall("2037-01-01"), timezones=st.just(UTC))
 ROOMS = st.integers(0, 18).map(lambda grains: grains * GRAIN)
-
-
-@settings(max_examples=exhaustive.cases(300, 60), deadline=None)
-@given(st.sets(st.sampled_from(EVERY_ZONE), min_size=1, max_size=3), INTERVALS, INSTANTS, ROOMS)
-def test_the_next_opening_is_the_first_that_a_walk_finds(
-    zones: set[str], intervals: tuple[CallTimeInterval, ...], instant: datetime, room: timedelta
-) -> None:
-    clock = in_zones(*zones)
-    opening = call_windows.next_open(clock, intervals, instant, room=room)
-    assert opening == first_open_by_walking(clock, intervals, instant, room)
-    assert call_windows.is_open(clock, intervals, instant, room=room) == (opening == instant)
-    assert opening is None or call_windows.is_open(clock, intervals, opening, room=room)
-
-
-@settings(max_examples=exhaustive.cases(100, 25), deadline=None)
-@given(st.integers(-18 * 12, 18 * 12), INTERVALS, INSTANTS, ROOMS)
-def test_next_opening_at_an_offset_equals_a_walk(
-    grains: int, intervals: tuple[CallTimeInterval, ...], instant: datetime, room: timedelta
-) -> None:
-    clock = at_offset(grains / 12)
-    opening = call_windows.next_open(clock, intervals, instant, room=room)
-    assert opening == first_open_by_walking(clock, intervals, instant, room)
-
-
-HARD_NIGHTS = [
-    pytest.param("Australia/Lord_Howe", 30, id="Lord Howe shifts by half an hour"),
-    pytest.param("Antarctica/Troll", 120, id="Troll shifts by two hours"),
-    pytest.param("America/Santiago", 60, id="Santiago shifts at midnight"),
-    pytest.param("Pacific/Chatham", 60, id="the Chathams have quarter hours"),
-    pytest.param("Asia/Gaza", 60, id="Gaza shifts by the moon"),
-    pytest.param("Africa/Cairo", 60, id="Cairo shifts at midnight"),
-    pytest.param("America/Scoresbysund", 60, id="east Greenland shifts on the evening before"),
-    pytest.param("Europe/Dublin", 60, id="Dublin's winter time is the exception"),
-]
-HARD_HOURS = [
-    pytest.param(hours("daily", "00:00", "00:30"), id="after midnight"),
-    pytest.param(hours("daily", "01:45", "03:15"), id="in the small hours"),
-    pytest.param(hours("daily", "22:00", "02:15"), id="across midnight"),
-    pytest.param(hours("SUN", "23:00", "03:00") + hours("SAT", "23:30", "01:00"), id="at the week's end"),
-]
-
-
-@pytest.mark.parametrize("intervals", HARD_HOURS)
-@pytest.mark.parametrize(("name", "shift"), HARD_NIGHTS)
-def test_minutes_around_a_change_are_open_by_the_wall_clock(
-    name: str, shift: int, intervals: tuple[CallTimeInterval, ...]
-) -> None:
-    clock, nights = in_zones(name), changes(name, utc("2026-01-01"), 365)
-    assert len(nights) == 2
-    for night in nights:
-        before, after = (call_windows.utc_offsets(clock, night + step)[0] for step in (-MINUTE, NO_ROOM))
-        assert abs(after - before) == shift * MINUTE
-        minutes = [night + step * MINUTE for step in exhaustive.every(5, range(-300, 300))]
-        is_open = [wall_is_open(clock, intervals, minute) for minute in minutes]
-        assert [call_windows.is_open(clock, intervals, minute) for minute in minutes] == is_open
-        for minute, here in zip(minutes[:-1], is_open[:-1], strict=True):
-            opening = call_windows.next_open(clock, intervals, minute, room=NO_ROOM)
-            assert opening is not None
-            assert (opening == minute) == here
-            if opening <= minutes[-1]:
-                assert is_open[minutes.index(opening)]
-                assert not any(is_open[minutes.index(minute) : minutes.index(opening)])
-
-
-@pytest.mark.parametrize("year", [2024, 2025, 2026])
-def test_casablanca_is_open_by_its_wall_clock_around_ramadan(year: int) -> None:
-    clock, intervals = in_zones("Africa/Casablanca"), hours("daily", "02:10", "02:50")
-    for night in changes("Africa/Casablanca", utc(f"{year}-01-01"), 365):
-        for step in range(-180, 180):
-            minute = night + step * MINUTE
-            assert call_windows.is_open(clock, intervals, minute) == wall_is_open(clock, intervals, minute)
 
 
 def test_skipped_friday_in_apia_never_opens() -> None:
@@ -387,35 +290,6 @@ def test_common_minutes_are_as_many_as_a_walk_counts(
 
 
 # --- from a wall time to an instant
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "instant"),
-    [
-        pytest.param("Europe/Bratislava", "2026-03-29T02:30", "2026-03-29T01:30", id="a gap: 02:30 becomes 03:30"),
-        pytest.param("Europe/Bratislava", "2026-10-25T02:30", "2026-10-25T00:30", id="a fold: the first time"),
-        pytest.param("Europe/Bratislava", "2026-07-01T02:30", "2026-07-01T00:30", id="an ordinary night"),
-        pytest.param("Australia/Lord_Howe", "2026-10-04T02:15", "2026-10-03T15:45", id="half an hour's gap"),
-        pytest.param("Australia/Lord_Howe", "2026-04-05T01:45", "2026-04-04T14:45", id="half an hour's fold"),
-        pytest.param("Antarctica/Troll", "2026-03-29T02:30", "2026-03-29T02:30", id="two hours' gap"),
-        pytest.param("America/Santiago", "2026-09-06T00:30", "2026-09-06T04:30", id="a gap at midnight"),
-        pytest.param("Africa/Cairo", "2026-04-24T00:00", "2026-04-23T22:00", id="midnight itself in a gap"),
-        pytest.param("Pacific/Apia", "2011-12-30T12:00", "2011-12-30T22:00", id="a day that never was"),
-        pytest.param("Asia/Kathmandu", "2026-04-02T07:00", "2026-04-02T01:15", id="three quarters of an hour"),
-        pytest.param("Pacific/Chatham", "2026-04-02T07:00", "2026-04-01T17:15", id="the Chathams in summer"),
-    ],
-)
-def test_a_wall_time_names_this_instant(name: str, text: str, instant: str) -> None:
-    assert call_windows.instant_of(in_zones(name), wall(text)) == utc(instant)
-
-
-@given(st.sampled_from(EVERY_ZONE), INSTANTS)
-def test_wall_time_names_the_first_instant_that_shows_it(name: str, instant: datetime) -> None:
-    clock = in_zones(name)
-    (shown,) = call_windows.local_times(clock, instant)
-    named = call_windows.instant_of(clock, shown)
-    assert named <= instant
-    assert call_windows.local_times(clock, named) == (shown,)
 
 
 def test_zones_that_disagree_make_a_wall_time_ambiguous() -> None:

@@ -1,4 +1,7 @@
-"""Requested times are parsed exactly, and errors name the field and the position."""
+"""Requested times are parsed exactly, and errors name the field and the position: the forms that no page lists.
+
+The tables of docs/reference/times.md are compared in `test_times_page`.
+"""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,61 +20,17 @@ def wall(text: str) -> datetime:
 
 
 SEVEN = RequestedTime(text="", wall=wall("2026-04-02T07:00"), offset=None, zone=None, is_instant=False)
-HALF_PAST_TEN = timedelta(hours=10, minutes=30)
 NOON = "2026-04-02T12:00"
 
 
-def hours(number: float) -> timedelta:
-    return timedelta(hours=number)
-
-
 READ = {
-    "a half-hour offset": ("2026-04-02T07:00:00+10:30", replace(SEVEN, offset=HALF_PAST_TEN)),
-    "a negative offset": ("2026-04-02T07:00:00-09:30", replace(SEVEN, offset=-hours(9.5))),
-    "+00:00 is an offset": ("2026-04-02T07:00:00+00:00", replace(SEVEN, offset=hours(0))),
-    "the greatest offset": ("2026-04-02T07:00:00+18:00", replace(SEVEN, offset=hours(18))),
-    "offset, no colon": ("2026-04-02T07:00:00+1030", replace(SEVEN, offset=HALF_PAST_TEN)),
-    "offset in whole hours": ("2026-04-02T07:00:00+10", replace(SEVEN, offset=hours(10))),
-    "Z names an instant": ("2026-04-02T07:00:00Z", replace(SEVEN, is_instant=True)),
-    "lower case counts too": ("2026-04-02t07:00:00z", replace(SEVEN, is_instant=True)),
-    "-00:00 is an instant": ("2026-04-02T07:00:00-00:00", replace(SEVEN, is_instant=True)),
+    "a negative offset": ("2026-04-02T07:00:00-09:30", replace(SEVEN, offset=-timedelta(hours=9.5))),
     "-0000 is an instant": ("2026-04-02T07:00:00-0000", replace(SEVEN, is_instant=True)),
-    "no offset is left open": ("2026-04-02T07:00:00", SEVEN),
-    "seconds may be missing": ("2026-04-02T07:00", SEVEN),
-    "a space instead of the T": ("2026-04-02 07:00", SEVEN),
-    "the basic form": ("20260402T070000", SEVEN),
-    "the basic form without seconds": ("20260402T0700Z", replace(SEVEN, is_instant=True)),
-    "a fraction": ("2026-04-02T07:00:00.5", replace(SEVEN, wall=wall("2026-04-02T07:00:00.500000"))),
-    "nine digits are cut to microseconds": (
+    "the basic form without an offset": ("20260402T070000", SEVEN),
+    "nine digits after a comma": (
         "2026-04-02T07:00:00,123456789",
         replace(SEVEN, wall=wall("2026-04-02T07:00:00.123456")),
     ),
-    "a leap day": ("2028-02-29T07:00", replace(SEVEN, wall=wall("2028-02-29T07:00"))),
-    "an offset and its zone": (
-        "2026-04-02T07:00:00+10:30[Australia/Adelaide]",
-        replace(SEVEN, offset=HALF_PAST_TEN, zone="Australia/Adelaide"),
-    ),
-    "a zone alone": ("2026-04-02T07:00[Europe/Bratislava]", replace(SEVEN, zone="Europe/Bratislava")),
-    "an instant and a zone": (
-        "2026-04-02T07:00Z[Europe/Bratislava]",
-        replace(SEVEN, zone="Europe/Bratislava", is_instant=True),
-    ),
-    "critical zone": ("2026-04-02T07:00[!Europe/Bratislava]", replace(SEVEN, zone="Europe/Bratislava")),
-    "an old zone name": ("2026-04-02T07:00[Asia/Calcutta]", replace(SEVEN, zone="Asia/Kolkata")),
-    "elective tags are ignored": (
-        "2026-04-02T07:00[Asia/Tokyo][u-ca=hebrew][_x=a-b]",
-        replace(SEVEN, zone="Asia/Tokyo"),
-    ),
-    "a tag without a zone": ("2026-04-02T07:00[u-ca=hebrew]", SEVEN),
-    "a repeated hour, the first time": (
-        "2026-10-25T02:30+02:00[Europe/Bratislava]",
-        replace(SEVEN, wall=wall("2026-10-25T02:30"), offset=hours(2), zone="Europe/Bratislava"),
-    ),
-    "a repeated hour, the second time": (
-        "2026-10-25T02:30+01:00[Europe/Bratislava]",
-        replace(SEVEN, wall=wall("2026-10-25T02:30"), offset=hours(1), zone="Europe/Bratislava"),
-    ),
-    "nearly the first day": ("0001-01-02T00:00+18:00", replace(SEVEN, wall=wall("0001-01-02T00:00"), offset=hours(18))),
 }
 
 
@@ -80,91 +39,48 @@ def test_a_date_time_is_read_as_written(text: str, wanted: RequestedTime) -> Non
     assert requested_time.read(text) == replace(wanted, text=text)
 
 
-LATER = "; midnight is 00:00 of the day that begins"
 NEEDS_OFFSET = "expected Z, an offset such as +10:30, or the end, got "
 
 
 REFUSED = {
-    "nothing": ("", 0, "the text is empty"),
     "too much to look at": ("x" * 129, 128, "at most 128 characters are accepted"),
     "words": ("tomorrow", 0, "year must be 4 digits, got 't'"),
     "a space before": (" 2026-04-02T07:00", 0, "year must be 4 digits, got ' '"),
     "a signed year": ("-2026-04-02T07:00", 0, "year must be 4 digits, got '-'"),
     "a short year": ("226-04-02T07:00", 3, "year must be 4 digits, got '-'"),
-    "the year 0": ("0000-04-02T07:00", 0, "year must be 0001..9999, got 0000"),
     "a year only": ("2026", 4, "expected '-' after the year, got the end"),
     "slashes": ("2026/04/02T07:00", 4, "expected '-' after the year, got '/'"),
-    "month 13": ("2026-13-02T07:00", 5, "month must be 1..12, got 13"),
     "month 0": ("2026-00-02T07:00", 5, "month must be 1..12, got 00"),
     "a short month": ("2026-4-02T07:00", 6, "month must be 2 digits, got '-'"),
     "a month only": ("2026-04", 7, "expected '-' after the month, got the end"),
     "mixed marks": ("2026-04/02", 7, "expected '-' after the month, got '/'"),
-    "30 February": ("2026-02-30T07:00", 8, "day must be 1..28 in 2026-02, got 30"),
     "31 April": ("2026-04-31T07:00", 8, "day must be 1..30 in 2026-04, got 31"),
     "day 0": ("2026-04-00T07:00", 8, "day must be 1..30 in 2026-04, got 00"),
     "31 April, basic form": ("20260431T0700", 6, "day must be 1..30 in 2026-04, got 31"),
-    "a week": ("2026-W14-4T07:00", 5, "week dates are not supported; write year, month and day"),
-    "a basic week": ("2026W144T0700", 4, "week dates are not supported; write year, month and day"),
-    "ordinal": ("2026-092T07:00", 5, "ordinal dates are not supported; write year, month and day"),
-    "ordinal, basic": ("2026092T0700", 4, "ordinal dates are not supported; write year, month and day"),
-    "a date only": ("2026-04-02", 10, "a time of day is missing"),
-    "a basic date only": ("20260402", 8, "a time of day is missing"),
     "a T and no more": ("2026-04-02T", 11, "a time of day is missing"),
     "another mark for T": ("2026-04-02_07:00", 10, "expected 'T' and a time of day, got '_'"),
     "seconds since 1970": ("1775993200", 4, "month must be 1..12, got 99"),
-    "hour 24": ("2026-04-02T24:00", 11, "hour must be 0..23, got 24" + LATER),
-    "hour 25": ("2026-04-02T25:00", 11, "hour must be 0..23, got 25"),
     "a short hour": ("2026-04-02T7:00", 12, "hour must be 2 digits, got ':'"),
-    "hours only": ("2026-04-02T07", 13, "expected ':' and minutes after the hour, got the end"),
-    "mixed forms": ("2026-04-02T0700", 13, "expected ':' and minutes after the hour, got '0'"),
-    "mixed the other way": ("20260402T07:00", 11, "minute must be 2 digits, got ':'"),
     "minute 60": ("2026-04-02T07:60", 14, "minute must be 0..59, got 60"),
     "half a minute number": ("2026-04-02T07:5", 15, "minute must be 2 digits, got the end"),
     "a colon at the end": ("2026-04-02T07:00:", 17, "second must be 2 digits, got the end"),
     "second 61": ("2026-04-02T07:00:61", 17, "second must be 0..59, got 61"),
-    "leap second": ("2016-12-31T23:59:60Z", 17, "second must be 0..59, got 60; leap seconds are not supported"),
-    "no fraction": ("2026-04-02T07:00:00.Z", 20, "expected the digits of a fraction, got 'Z'"),
     "a fraction of ten digits": ("2026-04-02T07:00:00.1234567890", 29, "a fraction has at most 9 digits"),
-    "a fraction of a minute": ("2026-04-02T07:00.5", 16, NEEDS_OFFSET + "'.'"),
     "PM": ("2026-04-02T07:00 PM", 16, NEEDS_OFFSET + "' '; a '+' in a URL is written %2B"),
-    "an abbreviation": ("2026-04-02T07:00CET", 16, NEEDS_OFFSET + "'C'"),
     "a line end": ("2026-04-02T07:00\n", 16, NEEDS_OFFSET + "U+000A"),
     "NUL": ("2026-04-02T07:00\x00", 16, NEEDS_OFFSET + "U+0000"),
-    "a minus that is not ASCII": ("2026-04-02T07:00:00\u221205:00", 19, NEEDS_OFFSET + "U+2212 MINUS SIGN; write '-'"),
     "en dash": ("2026\u201304-02T07:00", 4, "expected '-' after the year, got U+2013 EN DASH; write '-'"),
-    "digits of another script": (
-        "202\u0666-04-02T07:00",
-        3,
-        "year must be 4 digits, got U+0666 ARABIC-INDIC DIGIT SIX; write the digits 0 to 9",
-    ),
-    "an offset of 19 hours": ("2026-04-02T07:00+19:00", 17, "offset hour must be 0..18, got 19"),
-    "an offset past 18:00": ("2026-04-02T07:00+18:30", 16, "an offset is at most 18:00"),
     "offset minute 60": ("2026-04-02T07:00+10:60", 20, "offset minute must be 0..59, got 60"),
     "a short offset": ("2026-04-02T07:00+1", 18, "offset hour must be 2 digits, got the end"),
     "offset colon": ("2026-04-02T07:00+10:", 20, "offset minute must be 2 digits, got the end"),
     "an offset with seconds": ("2026-04-02T07:00+10:30:00", 22, "expected the end, or a zone in brackets, got ':'"),
-    "two offsets": ("2026-04-02T07:00Z+01:00", 17, "expected the end, or a zone in brackets, got '+'"),
-    "an open bracket": ("2026-04-02T07:00[Asia/Tokyo", 16, "the bracket is not closed"),
     "more after the zone": ("2026-04-02T07:00[Asia/Tokyo]!", 28, "expected the end, or a zone in brackets, got '!'"),
-    "no such zone": ("2026-04-02T07:00[Mars/Olympus]", 17, "not a time zone: the zone does not exist"),
-    "zone, lower case": ("2026-04-02T07:00[asia/tokyo]", 17, "not a time zone: it must be written Asia/Tokyo"),
-    "an abbreviation for a zone": (
-        "2026-04-02T07:00[CET]",
-        17,
-        "not a time zone: it must be an Area/City name such as Europe/Bratislava, not an abbreviation or a country",
-    ),
     "an offset in brackets": (
         "2026-04-02T07:00[+10:30]",
         17,
         "an offset belongs before the brackets; the brackets hold an Area/City name",
     ),
-    "two zones": ("2026-04-02T07:00[Asia/Tokyo][Asia/Seoul]", 29, "a zone comes first and only once"),
     "a late zone": ("2026-04-02T07:00[u-ca=hebrew][Asia/Seoul]", 30, "a zone comes first and only once"),
-    "a critical tag": (
-        "2026-04-02T07:00[Asia/Tokyo][!u-ca=hebrew]",
-        30,
-        "the tag u-ca is marked critical and is not supported",
-    ),
     "an invalid tag": (
         "2026-04-02T07:00[u ca=hebrew]",
         17,
@@ -175,25 +91,10 @@ REFUSED = {
         19,
         "Australia/Adelaide has +10:30 then, not +09:30",
     ),
-    "a wrong offset in the repeated hour": (
-        "2026-10-25T02:30+03:00[Europe/Bratislava]",
-        16,
-        "Europe/Bratislava has +02:00, then +01:00 then, not +03:00",
-    ),
-    "an hour that the zone skips": (
-        "2026-03-29T02:30+01:00[Europe/Bratislava]",
-        16,
-        "Europe/Bratislava has no such time: its clock goes from +01:00 to +02:00",
-    ),
     "a zone before its standard time": (
         "1850-01-01T00:00+01:00[Europe/Prague]",
         16,
         "Europe/Prague has +00:57:44 then, not +01:00",
-    ),
-    "the last day of the calendar": (
-        "9999-12-31T00:00",
-        0,
-        "the year must be 0001..9999; the first and the last day of that range are not supported",
     ),
 }
 

@@ -210,6 +210,13 @@ def test_next_opening_in_every_zone_equals_a_walk(aloud: Callable[[str], None]) 
     assert count // 2 < found < count
 
 
+def test_next_opening_at_an_offset_equals_a_walk() -> None:
+    dice = random.Random(SEED)
+    for _ in range(exhaustive.cases(500, 50)):
+        offset = dice.randrange(-1080, 1081)
+        check([offset], any_hours(dice), any_second(any_days(dice)[0], dice), any_room(dice), dice)
+
+
 HARD_PLACES = [
     pytest.param("Australia/Lord_Howe", 30, 2, id="Lord Howe shifts by half an hour"),
     pytest.param("Africa/Casablanca", 60, 2, id="Casablanca's winter is Ramadan"),
@@ -219,6 +226,8 @@ HARD_PLACES = [
     pytest.param("Asia/Kathmandu", 0, 0, id="Kathmandu has a quarter hour and no summer time"),
     pytest.param("Asia/Gaza", 60, 2, id="Gaza's summer begins after Ramadan"),
     pytest.param("Africa/Cairo", 60, 2, id="Cairo shifts at midnight, on a Friday and on a Thursday"),
+    pytest.param("America/Scoresbysund", 60, 2, id="east Greenland shifts on the evening before"),
+    pytest.param("Europe/Dublin", 60, 2, id="Dublin's winter time is the exception"),
 ]
 
 
