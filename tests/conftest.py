@@ -87,6 +87,7 @@ _ONE_AFTER_THE_OTHER = {
     "whole systems": {"acceptance"},
     "many processes": {"crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"},
     "starts": {"test_cli_readme.py", "test_cli_starting.py", "test_proof.py"},
+    "lists": {"test_plans.py", "test_filtered_lists.py"},
     "source code": {"architecture"},
     "waiting systems": {
         *("test_black_hole.py", "test_carrier_outage.py", "test_changed_calls.py", "test_deaf_workers.py"),

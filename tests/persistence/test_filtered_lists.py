@@ -3,13 +3,12 @@
 DUECALL_PENDING=1000000 python -m pytest tests/persistence/test_filtered_lists.py
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -29,15 +28,13 @@ from scheduler.persistence import schema
 from scheduler.persistence.keyset import LOOKED_AT, NARROW
 from scheduler.persistence.stores import Stores
 from standalone.valkey_and_postgres import EmbeddedPostgres
-from tests.conftest import NOON, Seeded, seed
+from tests.conftest import NOON, Seeded
+from tests.persistence.conftest import COUNT, Big, Filled, a_copy
 from tests.persistence.rows_read import rows_read, rows_read_by_table
-from tests.persistence.test_plans import Big
-from tests.support.big_tables import add_finished_calls, add_pending_calls, search_index_made_last
-from tests.support.separate_database import separate_database
+from tests.support.big_tables import search_index_made_last
 
 pytestmark = pytest.mark.timeout(1800)
 
-COUNT = int(os.environ.get("DUECALL_PENDING", "40000"))
 LIMIT = 100
 OLDEST_CHANGE = Sort(by=SortField.UPDATED_AT, descending=False)
 NEWEST_CHANGE = Sort(by=SortField.UPDATED_AT, descending=True)
@@ -49,18 +46,13 @@ A_WEEK_LATER = NOON + timedelta(days=7)
 
 
 @pytest.fixture(scope="module")
-def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Big]:
-    with separate_database(postgres, logins) as made:
-        one, other, ats_id = seed(made.owner, NOON), seed(made.owner, NOON), uuid4()
-        with search_index_made_last(made.url), psycopg.connect(made.url, autocommit=True) as connection:
-            add_pending_calls(made.url, one, NOON, COUNT)
-            add_pending_calls(made.url, other, NOON, COUNT // 8)
-            add_finished_calls(made.url, one)
-            connection.execute("UPDATE companies SET ats_principal_id = %s", [ats_id])
+def big(postgres: EmbeddedPostgres, logins: schema.Logins, many_calls: Filled) -> Iterator[Big]:
+    with a_copy(postgres, logins, many_calls) as (big, url):
+        with search_index_made_last(url), psycopg.connect(url, autocommit=True) as connection:
             for statement in _OTHER_ROWS:
-                connection.execute(statement, {"company": one.company_id, "now": NOON})
+                connection.execute(statement, {"company": big.one.company_id, "now": NOON})
             connection.execute("VACUUM ANALYZE")
-        yield Big(api=made.api, worker=made.worker, console=made.console, one=one, other=other, ats_id=ats_id)
+        yield big
 
 
 _OTHER_ROWS = (

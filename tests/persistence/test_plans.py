@@ -39,11 +39,11 @@ from scheduler.persistence.stores import Stores
 from scheduler.persistence.tables import candidates, inbox, interviews
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import CALLER, NOON, Seeded, seed
+from tests.persistence.conftest import COUNT, COUNT_OF_OTHER, Big, Filled, a_copy
 from tests.persistence.rows_read import reads, rows_read
-from tests.support.big_tables import add_finished_calls, add_pending_calls, search_index_made_last
+from tests.support.big_tables import search_index_made_last
 from tests.support.separate_database import separate_database
 
-COUNT, COUNT_OF_OTHER = 40_000, 5_000
 FIRST = Slice(page=1, limit=20)
 NO_COMPANY = NO_ATTEMPT = UUID(int=0)
 NO_NUMBER = bytes(32)
@@ -54,39 +54,10 @@ ADAS_WITH_0 = sum(md5(str(n).encode()).hexdigest().startswith("0") for n in rang
 """Candidates called Ada whose last name, a hash, begins with 0."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Big:
-    """A database with many pending calls, seen as the API, the workers and the console see it."""
-
-    api: Database
-    worker: Database
-    console: Database
-    one: Seeded
-    other: Seeded
-    ats_id: UUID
-
-    def principal(self, kind: KeyKind) -> Principal:
-        is_ats = kind is KeyKind.ATS
-        return Principal(
-            id=self.ats_id if is_ats else uuid4(),
-            key_id=uuid4(),
-            kind=kind,
-            company_id=None if is_ats else self.one.company_id,
-            scopes=frozenset(),
-        )
-
-
 @pytest.fixture(scope="module")
-def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Big]:
-    with separate_database(postgres, logins) as made:
-        one, other, ats_id = seed(made.owner, NOON), seed(made.owner, NOON), uuid4()
-        with made.owner.transaction() as stores:
-            stores.connection.execute(text("UPDATE companies SET ats_principal_id = :id"), {"id": ats_id})
-        with search_index_made_last(made.url):
-            add_pending_calls(made.url, one, NOON, COUNT)
-            add_pending_calls(made.url, other, NOON, COUNT_OF_OTHER)
-            add_finished_calls(made.url, one)
-        yield Big(api=made.api, worker=made.worker, console=made.console, one=one, other=other, ats_id=ats_id)
+def big(postgres: EmbeddedPostgres, logins: schema.Logins, many_calls: Filled) -> Iterator[Big]:
+    with a_copy(postgres, logins, many_calls) as (big, _):
+        yield big
 
 
 Act = Callable[[Stores, Seeded], Any]
@@ -465,9 +436,8 @@ class Mixed:
 def mixed(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Mixed]:
     with separate_database(postgres, logins) as made:
         one, other = seed(made.owner, NOON).company_id, seed(made.owner, NOON).company_id
-        with psycopg.connect(made.url, autocommit=True) as connection:
+        with search_index_made_last(made.url), psycopg.connect(made.url) as connection:
             connection.execute(_MIXED, {"one": one, "other": other, "now": NOON})
-            connection.execute("VACUUM ANALYZE")
         principals = (
             Principal(id=uuid4(), key_id=uuid4(), kind=KeyKind.REGULAR, company_id=each, scopes=frozenset())
             for each in (one, other)

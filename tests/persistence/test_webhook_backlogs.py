@@ -23,7 +23,7 @@ from tests.use_cases.webhooks.endpoints import EVERYTHING, ScriptedSender, Webho
 
 pytestmark = pytest.mark.timeout(1800)
 BIG = frozenset({"webhook_deliveries", "events"})
-WAITING = int(os.environ.get("DUECALL_WAITING", "12000"))
+WAITING = int(os.environ.get("DUECALL_WAITING", "6000"))
 FILLED = 5_000
 """Rows that are added by one statement."""
 ACCEPTED = WebhookAnswer(outcome=Outcome.DELIVERED, status=200)

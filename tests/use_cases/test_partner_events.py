@@ -11,14 +11,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.carriers.twilio import callback_path
-from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Decision, ProofMissing, Reason
-from scheduler.domain.call import Accepted, AnsweredBy, AnswerUnknown, CallStatus
+from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Decision, Reason
+from scheduler.domain.call import Accepted, AnsweredBy, CallStatus
 from scheduler.domain.command import (
     Command,
     CommandKind,
     DecideOutcome,
     DeleteInterview,
-    InvokeAttempt,
     UpdateInterview,
 )
 from scheduler.domain.company import CompanySettings, RetryPolicy
@@ -51,7 +50,6 @@ from tests.support.builders import (
     ApiWriter,
     RecordingHints,
     Tenant,
-    a_claimed_attempt,
     a_number,
     a_pending_attempt,
     a_placed_attempt,
@@ -59,7 +57,6 @@ from tests.support.builders import (
     a_waiting_command,
     an_attempt_of_unknown_outcome,
     an_operator,
-    an_unknown_attempt,
     of_company,
 )
 from tests.support.statements import statements_of
@@ -151,50 +148,6 @@ def test_busy_call_is_reported_with_its_retry(tenant: Tenant) -> None:
     assert scheduled.data["timezone"] == "Europe/Bratislava"
 
 
-def is_busy(tenant: Tenant, attempt: Attempt) -> None:
-    apply_news(tenant, attempt, CallStatus.BUSY)
-
-
-def is_over(tenant: Tenant, attempt: Attempt) -> None:
-    apply_news(tenant, attempt, CallStatus.COMPLETED, **OVER)
-
-
-def lacks_a_proof(tenant: Tenant, attempt: Attempt) -> None:
-    tenant.take(attempt, ProofMissing())
-
-
-def loses_its_answer(tenant: Tenant, attempt: Attempt) -> None:
-    tenant.dial.record([(attempt, AnswerUnknown(cause="A_TEST"))])
-
-
-@pytest.mark.parametrize(
-    ("make", "happens", "types"),
-    [
-        pytest.param(a_placed_attempt, is_busy, ["call_attempt.ended", "interview.failed"], id="a last failure"),
-        pytest.param(
-            a_claimed_attempt, loses_its_answer, ["call_attempt.started", "interview.started"], id="a lost answer"
-        ),
-        pytest.param(an_unknown_attempt, lacks_a_proof, ["call_attempt.unknown", "interview.failed"], id="no proof"),
-        pytest.param(
-            an_attempt_of_unknown_outcome,
-            is_over,
-            ["call_attempt.proven", "interview.completed"],
-            id="a late proof",
-        ),
-    ],
-)
-def test_end_of_a_call_is_reported(
-    read: Tenant,
-    make: Callable[[Tenant], Attempt],
-    happens: Callable[[Tenant, Attempt], None],
-    types: list[str],
-) -> None:
-    attempt = make(read)
-    noted(read)
-    happens(read, attempt)
-    assert noted(read) == types
-
-
 def test_decision_is_reported_and_not_its_command(read: Tenant, apply: Apply) -> None:
     attempt = an_attempt_of_unknown_outcome(read)
     noted(read)
@@ -226,14 +179,6 @@ def test_clients_changes_of_a_call_are_reported(read: Tenant, do: Callable[..., 
     assert noted(read) == ["call_attempt.cancelled", "command.applied"]
     do(DeleteInterview(interview_id=attempt.interview_id))
     assert noted(read) == ["interview.cancelled", "command.applied"]
-
-
-def test_invoke_of_a_failed_interview_schedules_it_again(read: Tenant, do: Callable[..., None]) -> None:
-    attempt = a_placed_attempt(read)
-    apply_news(read, attempt, CallStatus.BUSY)
-    noted(read)
-    do(InvokeAttempt(interview_id=attempt.interview_id))
-    assert noted(read) == ["interview.scheduled", "call_attempt.scheduled", "command.applied"]
 
 
 def test_changed_hours_report_only_moved_calls(read: Tenant, records: ApiWriter, now: TestClock) -> None:

@@ -34,7 +34,7 @@ from tests.use_cases.conftest import Released
 from tests.use_cases.test_release import another_company
 from tests.verification.world.bulk_attempts import bulk_attempts
 
-BLOCKED = int(os.environ.get("DUECALL_BLOCKED", "20000"))
+BLOCKED = int(os.environ.get("DUECALL_BLOCKED", "8000"))
 """`make proof` sets a million."""
 MOST_READ = 500
 """Rows that one statement may read, however many calls are blocked."""

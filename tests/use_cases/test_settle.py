@@ -118,20 +118,6 @@ def test_unknown_attempt_is_polled_at_once_and_every_ten_seconds(
         now.move(A_MOMENT)
 
 
-def test_late_call_is_found_while_polls_go_on(tenant: Tenant, settle: Settle, calls: Calls, now: TestClock) -> None:
-    mine = a_claimed_attempt(tenant)
-    now.move(tenant.policy.lease)
-    settle.round()
-    assert tenant.attempt(mine.id).phase is Phase.UNKNOWN
-    # The carrier's time of acceptance lies within the lease.
-    calls.carrier.clock = lambda: now() - timedelta(seconds=1)
-    calls.carrier.plan(to=mine.called_number, callbacks="none", ring_s=FOR_HOURS)
-    sid = calls.post_late(mine)
-    now.move(ASK_EVERY)
-    settle.round()
-    assert tenant.attempt(mine.id).call_sid == sid
-
-
 def test_attempt_that_cannot_be_settled_delays_no_other(
     tenant: Tenant, other: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
@@ -291,18 +277,6 @@ def test_first_unanswered_request_is_the_last_of_the_round(
         unanswered.round()
         assert len(paths) == 2
     assert {tenant.attempt(each.id).reason for each in attempts} == {Reason.OUTCOME_UNKNOWN}, "time runs on for all"
-
-
-def test_call_unknown_to_the_carrier_delays_no_other_poll(
-    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
-) -> None:
-    for _ in range(3):
-        a_placed_attempt(tenant)  # by a name that the carrier never gave
-    mine = a_claimed_attempt(tenant)
-    calls.ring_and_record(mine, until="busy", outcome="busy", ring_s=0.0)
-    now.move(timedelta(minutes=2))
-    settle.round()
-    assert tenant.attempt(mine.id).reason is Reason.BUSY
 
 
 IMPATIENT = Policy(

@@ -108,17 +108,6 @@ def test_number_is_not_called_again_while_no_poll_succeeds(
     assert is_claimed(tenant, theirs)
 
 
-@guards("answered", "listed_after_lease")
-def test_list_read_during_the_lease_is_not_a_verdict(tenant: Tenant, offline: Settle, now: TestClock) -> None:
-    unknown = an_unknown_attempt(tenant)
-    now.move(tenant.policy.lease)
-    settle_with_an_empty_list(tenant)
-    assert tenant.attempt(unknown.id).looks == 1
-    now.move(tenant.policy.settle)
-    offline.round()
-    assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN, "the POST may have been on its way then"
-
-
 def test_list_read_after_the_lease_is_a_verdict(tenant: Tenant, offline: Settle, now: TestClock) -> None:
     unknown = an_unknown_attempt(tenant)
     now.move(tenant.policy.lease + timedelta(seconds=5))

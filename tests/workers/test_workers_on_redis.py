@@ -1,7 +1,5 @@
 """Real workers on a real Redis: two of one node name, a Redis whose memory is full, and failed acknowledgements."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,10 +12,11 @@ from kombu import Connection, Queue
 
 from scheduler.settings import environment
 from scheduler.use_cases.shared.hints import LIVENESS
+from standalone.fork_server import ForkedProcess
 from standalone.private_server import free_port
 from standalone.valkey_and_postgres import EmbeddedValkey
-from tests.architecture.sources import ROOT
 from tests.conftest import wait_until
+from tests.support.forked_commands import forked
 from tests.support.servers import ACCOUNT_SID, PRIMARY, wired
 from workers.app import configuration
 from workers.redis_transport import Tally
@@ -35,24 +34,22 @@ def own(tmp_path: Path) -> Iterator[EmbeddedValkey]:
 
 
 @contextmanager
-def a_worker(name: str, redis_url: str, postgres_url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def a_worker(name: str, redis_url: str, postgres_url: str, log: Path) -> Iterator[ForkedProcess]:
     """A worker of the queue `callbacks`, stopped at the end."""
     line = "-m celery -A workers.app worker -Q callbacks --pool threads --concurrency 1 --without-gossip"
     variables = environment(
         REDIS_URL=redis_url, DATABASE_URL=postgres_url, TWILIO_ACCOUNT_SID=ACCOUNT_SID, TWILIO_AUTH_TOKEN=PRIMARY
     )
-    command = [sys.executable, *line.split(), "--without-mingle", "--hostname", name, "--loglevel", "INFO"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=output)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+    process = forked([*line.split(), "--without-mingle", "--hostname", name, "--loglevel", "INFO"], variables, log)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def wait_until_ready(log: Path) -> None:
-    wait_until(lambda: " ready" in log.read_text(encoding="utf-8"), seconds=60, says="the worker is ready")
+    wait_until(lambda: log.exists() and " ready" in log.read_text(), seconds=60, says="the worker is ready")
 
 
 @pytest.mark.timeout(600)

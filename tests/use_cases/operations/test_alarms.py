@@ -12,9 +12,8 @@ import pytest
 from sqlalchemy.exc import ProgrammingError
 
 from scheduler.domain.alarm import AlarmKey, key_of
-from scheduler.domain.call import Accepted
 from scheduler.domain.company import ALARM
-from scheduler.domain.refusals import InvalidPauseReason, NotFound
+from scheduler.domain.refusals import NotFound
 from scheduler.lifecycle.decisions import Alarm
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
@@ -167,14 +166,6 @@ def test_alarm_that_is_not_open_is_not_found(alarms: Alarms, store: AlarmStore, 
         alarms.acknowledge(alarm.id)
 
 
-def test_note_with_a_phone_number_is_refused(alarms: Alarms, store: AlarmStore) -> None:
-    store.store({DEAF: ONCE})
-    [alarm] = alarms.open()
-    with pytest.raises(InvalidPauseReason):
-        alarms.acknowledge(alarm.id, note="asked +421 915 200 300")
-    assert alarms.open() == [alarm]
-
-
 def test_only_old_acknowledged_alarms_are_purged(
     alarms: Alarms, store: AlarmStore, database: Database, hints: RecordingHints, now: TestClock
 ) -> None:
@@ -209,12 +200,6 @@ def test_pause_that_is_rolled_back_stores_no_alarm(tenant: Tenant, alarms: Alarm
         raise KeyError
     assert alarms.open() == []
     assert tenant.ask("SELECT pause_reason FROM companies") == [(None,)]
-
-
-def test_ordinary_record_of_a_call_stores_no_alarm(tenant: Tenant, alarms: Alarms) -> None:
-    attempt = a_placed_attempt(tenant)
-    tenant.dial.record([(attempt, Accepted(call_sid=str(attempt.call_sid)))])
-    assert alarms.open() == []
 
 
 def calls_in(function: ast.AST, name: str) -> Iterator[ast.Call]:

@@ -244,13 +244,3 @@ def test_clock_reminds_the_worker_of_erased_people(
     hints.rings.clear()
     release.hint_sweep()
     assert (tasks.ERASE_PEOPLE, ()) not in hints.rings
-
-
-def test_instant_of_a_fast_clock_delays_no_cancellation(
-    tenant: Tenant, records: ApiWriter, worker: ErasePeople
-) -> None:
-    calls = calls_of_one_person(tenant, 4)
-    records.delete_candidate(tenant.principal, candidate_of(tenant, calls[0]))
-    tenant.change("UPDATE candidates SET leaving_at = :at WHERE leaving_at IS NOT NULL", at=tenant.now() + timedelta(1))
-    worker.turn()
-    assert left(tenant, calls) == []

@@ -13,7 +13,7 @@ from scheduler.clock import deadline_in
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.command import DeleteAttempt, DeleteInterview
 from scheduler.domain.principal import OPERATORS
-from scheduler.domain.refusals import CancelledInPart, InvalidPauseReason
+from scheduler.domain.refusals import CancelledInPart
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
@@ -153,13 +153,6 @@ def test_one_cancelled_call_is_the_target_of_its_entry(tenant: Tenant, commands:
     commands.cancel([attempt.id], WHY)
     [entry] = Acts(tenant.database).newest(AuditFilter(), None, 10)
     assert entry.target == f"attempt:{attempt.id}"
-
-
-def test_bad_reason_cancels_nothing(tenant: Tenant, commands: OperatorCommands) -> None:
-    attempt = a_pending_attempt(tenant)
-    with pytest.raises(InvalidPauseReason):
-        commands.cancel([attempt.id], "ask jana@example.com")
-    assert waiting(tenant) == []
 
 
 def test_batch_has_a_constant_number_of_statements(

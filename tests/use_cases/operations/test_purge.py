@@ -175,16 +175,6 @@ def test_number_is_called_normally_after_its_line_was_deleted(tenant: Tenant, pu
     assert is_claimed(tenant, again)
 
 
-def test_idempotency_key_is_free_once_its_answer_is_deleted(tenant: Tenant, purge: Purge, now: TestClock) -> None:
-    an_answered_command(tenant)
-    tenant.change("UPDATE inbox SET idempotency_key = 'a key'")
-    now.move(retention.ANSWERS + A_MOMENT)
-    purge.round()
-    an_answered_command(tenant)
-    tenant.change("UPDATE inbox SET idempotency_key = 'a key'")
-    assert count(tenant, "inbox") == 1
-
-
 def test_purge_works_in_batches_and_sends_a_hint_for_the_rest(
     tenant: Tenant, purge: Purge, hints: RecordingHints, now: TestClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.timing.zone_names import TZDATA_VERSION
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations import stale_times
 from scheduler.use_cases.operations.stale_times import ScheduleRecomputer
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
@@ -153,8 +154,11 @@ def test_second_pass_finds_attempts_created_during_the_first(
 
 
 @pytest.fixture
-def worker(tenant: Tenant, hints: RecordingHints, short_turns: None) -> ScheduleRecomputer:
-    """Recomputes one batch in each turn."""
+def worker(
+    tenant: Tenant, hints: RecordingHints, short_turns: None, monkeypatch: pytest.MonkeyPatch
+) -> ScheduleRecomputer:
+    """Recomputes one batch of five attempts in each turn."""
+    monkeypatch.setattr(stale_times, "_BATCH_SIZE", 5)
     return ScheduleRecomputer(tenant.context, hints)
 
 
@@ -165,7 +169,7 @@ def moved(tenant: Tenant, attempts: list[Attempt]) -> int:
 def test_recomputation_sends_a_hint_after_its_turn(
     tenant: Tenant, records: ApiWriter, worker: ScheduleRecomputer, hints: RecordingHints
 ) -> None:
-    many = [due_tomorrow(tenant) for _ in range(60)]
+    many = [due_tomorrow(tenant) for _ in range(12)]
     change_hours(tenant, records, 12)
     hints.rings.clear()
     assert worker.recompute()
@@ -178,7 +182,7 @@ def test_clock_sends_no_hint_during_a_recomputation(
 ) -> None:
     """Each turn ends with a hint, so each hint of the clock would be one more until the end of the work."""
     release = Release(tenant.context, hints, tenant.account_id)
-    for _ in range(60):
+    for _ in range(12):
         due_tomorrow(tenant)
     change_hours(tenant, records, 12)
     for _ in range(2):
@@ -212,7 +216,7 @@ def test_one_thread_of_a_process_recomputes_at_a_time(
 def test_companies_take_turns_in_recomputation(
     tenant: Tenant, other: Tenant, worker: ScheduleRecomputer, records: ApiWriter, now: TestClock
 ) -> None:
-    many = [due_tomorrow(tenant) for _ in range(60)]
+    many = [due_tomorrow(tenant) for _ in range(12)]
     one = due_tomorrow(other)
     for each in (tenant, other):
         change_hours(each, records, 12)
@@ -226,7 +230,7 @@ def test_companies_take_turns_in_recomputation(
 def test_changes_of_one_company_wait_as_one_recomputation(
     tenant: Tenant, records: ApiWriter, worker: ScheduleRecomputer, now: TestClock
 ) -> None:
-    many = [due_tomorrow(tenant) for _ in range(60)]
+    many = [due_tomorrow(tenant) for _ in range(12)]
     for opens in (11, 13, 12):
         change_hours(tenant, records, opens)
         worker.recompute()
@@ -241,7 +245,7 @@ def test_changes_of_one_company_wait_as_one_recomputation(
 def test_change_during_the_last_pass_adds_another_pass(
     tenant: Tenant, records: ApiWriter, worker: ScheduleRecomputer, now: TestClock
 ) -> None:
-    many = [due_tomorrow(tenant) for _ in range(60)]
+    many = [due_tomorrow(tenant) for _ in range(12)]
     change_hours(tenant, records, 11)
     records.recompute()
     now.move(timedelta(seconds=6))
@@ -257,7 +261,7 @@ def test_change_during_the_last_pass_adds_another_pass(
 def test_last_pass_of_a_previous_worker_begins_at_the_start(
     tenant: Tenant, records: ApiWriter, worker: ScheduleRecomputer, now: TestClock
 ) -> None:
-    for _ in range(60):
+    for _ in range(12):
         due_tomorrow(tenant)
     change_hours(tenant, records, 12)
     worker.recompute()
@@ -363,7 +367,7 @@ def test_changes_of_one_company_do_not_delay_zone_data(
 ) -> None:
     right = due_tomorrow(other)
     resolved_with(other, right, "2020a", timedelta(hours=1))
-    for _ in range(60):
+    for _ in range(12):
         due_tomorrow(tenant)
     change_hours(tenant, records, 12)
     assert worker.recompute()

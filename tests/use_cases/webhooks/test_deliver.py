@@ -229,22 +229,6 @@ def test_log_has_no_url_header_or_body(webhooks: Webhooks) -> None:
 # ---- order
 
 
-@guards("hook_lease")
-def test_next_event_of_an_interview_waits_for_the_first(webhooks: Webhooks, now: TestClock, failing: Deliver) -> None:
-    webhooks.endpoint()
-    interview_id, other = uuid4(), uuid4()
-    for each in (interview_id, interview_id, other):
-        webhooks.event(each)
-    webhooks.number()
-    sent = [each.delivery.event_id for each in failing.claim(EVERYTHING)]
-    first, second, of_other = webhooks.deliveries()
-    assert sent == [first.event_id, of_other.event_id]
-    assert failing.claim(EVERYTHING) == ()
-    now.move(LEASE + SECOND)
-    webhooks.send_all(failing)
-    assert second.event_id not in sent
-
-
 def test_sql_and_rule_agree_on_the_order(webhooks: Webhooks) -> None:
     """Random deliveries of many interviews: the statement finds exactly the deliveries that the rule finds."""
     choose, now, endpoint_id = random.Random(7), webhooks.tenant.now(), webhooks.endpoint()

@@ -17,6 +17,7 @@ from scheduler.rules.webhooks import WAITS_AT_MOST, QueuedDelivery, sendable
 from scheduler.use_cases.webhooks.deliver import Deliver
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
+from tests.support import exhaustive
 from tests.support.builders import Tenant
 from tests.use_cases.webhooks.endpoints import ACCEPTED, EVERYTHING, FAILED, ScriptedSender, Webhooks
 
@@ -284,7 +285,7 @@ class World:
 
 
 @guards("hook_hold_ends", "hook_lease")
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", exhaustive.every(2, range(4)))
 def test_range_has_what_the_rule_finds_after_any_steps(webhooks: Webhooks, now: TestClock, seed: int) -> None:
     world = World(webhooks, now, seed)
     found = 0
@@ -297,7 +298,7 @@ def test_range_has_what_the_rule_finds_after_any_steps(webhooks: Webhooks, now: 
     assert found > 50
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", exhaustive.every(2, range(2)))
 def test_receiver_that_accepts_again_gets_all(webhooks: Webhooks, now: TestClock, seed: int) -> None:
     """No delivery stays held, whatever happened before."""
     world = World(webhooks, now, 100 + seed)

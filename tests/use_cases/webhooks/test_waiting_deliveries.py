@@ -29,9 +29,9 @@ def endpoints(tenant: Tenant, hints: RecordingHints) -> Endpoints:
     return Endpoints(tenant.database, writes, hints, ENCRYPTION, tenant.hasher, https_only=True)
 
 
-@pytest.fixture(params=["reset", "activate", "enable", "close"])
+@pytest.fixture
 def act(request: pytest.FixtureRequest, tenant: Tenant, endpoints: Endpoints) -> Act:
-    """List each of the acts that let waiting deliveries be sent."""
+    """One of the acts that let waiting deliveries be sent. They share what follows."""
     operations = WebhookOperations(tenant.database, tenant.now)
 
     def activate(endpoint_id: UUID) -> None:
@@ -48,7 +48,7 @@ def act(request: pytest.FixtureRequest, tenant: Tenant, endpoints: Endpoints) ->
         "enable": lambda each: operations.enable(each, "it is back"),
         "close": lambda each: operations.close_circuit(each, "it is back"),
     }
-    return acts[request.param]
+    return acts[getattr(request, "param", "reset")]
 
 
 def failed_once(webhooks: Webhooks, now: TestClock, count: int, interview_id: UUID | None = None) -> None:
@@ -61,6 +61,7 @@ def failed_once(webhooks: Webhooks, now: TestClock, count: int, interview_id: UU
         now.move(timedelta(seconds=61))  # the next event of an interview is no longer blocked
 
 
+@pytest.mark.parametrize("act", ["reset", "activate", "enable", "close"], indirect=True)
 @pytest.mark.parametrize("is_replay", [False, True])
 def test_waiting_deliveries_are_sent_at_once(
     webhooks: Webhooks, now: TestClock, act: Act, accepting: Deliver, *, is_replay: bool
