@@ -99,7 +99,7 @@ _ONE_AFTER_THE_OTHER = {
 
 Tests of whole systems, of many processes and of starts race with time itself, or mostly wait. These groups may run next
 to each other: a whole system waits for most of its time, so it disturbs a race with time less than other tests do. The
-tests of source code and of the client share what takes seconds of CPU to make.
+tests of lists, of source code and of the client share what takes seconds of CPU to make.
 """
 _LONG_FILES = (
     *("test_console_browser.py", "test_a_carrier_that_is_down.py", "test_release_holds.py", "test_silent_server.py"),

@@ -169,11 +169,10 @@ MINUTES, MIXED = Talk((60,)), Talk((20, 40, 60, 80, 100))
 OFTEN_UNANSWERED = Talk((None, 40, 60, None, 100))
 CASES = {
     "between own calls": Case(own=((20, 0), (12, 80)), new=((30, 6),)),
-    "limit of the account": Case(new=((16, 0),), account_most=8, talk=MIXED, others=(Other(calls=12),)),
+    "limit of the account": Case(new=((40, 0),), account_most=16, talk=MIXED, others=(Other(calls=30),)),
 }
 ALL_CASES = {
     "between many own calls": Case(own=((100, 0), (60, 400)), new=((150, 30),)),
-    "limit of a large account": Case(new=((40, 0),), account_most=16, talk=MIXED, others=(Other(calls=30),)),
     "alone": Case(new=((200, 0),)),
     "beside another company": Case(account_pace=1.4, own=((60, 0),), others=(Other(calls=150),), new=((120, 20),)),
     "past closing, at the next opening": Case(
