@@ -64,7 +64,7 @@ containers: $(VENV)/dev ## build the image, and execute every documented command
 	@$(PY) -m tests.containers $(ARGS)
 
 proof: $(VENV)/dev ## the long versions of comparisons, nights, fuzz, traces, races, bursts, batches, plans, forecasts
-	@DUECALL_EXHAUSTIVE=all $(PY) -m pytest tests/timing tests/lifecycle tests/console/test_forecast_of_calendar.py tests/acceptance/test_hostile_neighbours.py tests/use_cases/webhooks/test_holds.py
+	@DUECALL_EXHAUSTIVE=all $(PY) -m pytest tests/timing tests/lifecycle tests/client/test_client_build.py tests/console/test_forecast_of_calendar.py tests/acceptance/test_hostile_neighbours.py tests/use_cases/webhooks/test_holds.py
 	@DUECALL_EXHAUSTIVE=all $(PY) -m pytest $(addprefix tests/verification/nights/test_, a_carrier_that_is_down.py a_pause_costs_nothing.py fairness.py)
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/verification/nights/test_a_year_of_nights.py
 	@DUECALL_FUZZ_CASES=50 $(PY) -m pytest tests/api_shim/test_fuzz.py

@@ -1,25 +1,16 @@
 """The API serves the document that is in the repository, and a difference is reported."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
-import pytest
 
 from api_shim.app import create_app
 from command_line import documents
-from command_line.documents import DocumentDiffers
 from tests.api_shim.document_operations import DOCUMENT, documented
-
-
-def changed(document: str, old: str, new: str) -> str:
-    assert old in document
-    return document.replace(old, new, 1)
 
 
 def test_document_in_the_repository_is_up_to_date() -> None:
@@ -70,36 +61,3 @@ def test_batch_request_is_a_component_of_the_document() -> None:
         {"$ref": "#/components/schemas/InterviewRequest", "components": document["components"]}
     )
     assert [validator.is_valid(json.loads(line)) for line in lines["value"].splitlines()] == [True, True]
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        pytest.param(lambda document: changed(document, '"Candidate', '"Person'), id="another text"),
-        pytest.param(lambda document: document.removesuffix("\n"), id="no final newline"),
-        pytest.param(lambda document: json.dumps(json.loads(document)), id="other indentation"),
-        pytest.param(None, id="no file"),
-    ],
-)
-def test_file_that_differs_from_the_document_is_found(folder: Path, said: Callable[[str], str] | None) -> None:
-    file = folder / "openapi.json"
-    if said is not None:
-        file.write_text(said(documents.openapi_text()), encoding="utf-8")
-    with pytest.raises(DocumentDiffers):
-        documents.check_openapi(file)
-
-
-def test_openapi_check_accepts_the_written_file_and_no_other(folder: Path) -> None:
-    file = folder / "openapi.json"
-    assert duecall("write", file).returncode == 0
-    assert file.read_bytes() == DOCUMENT.read_bytes()
-    file.write_text("{}", encoding="utf-8")
-    checked = duecall("check", file)
-    assert checked.returncode == 1
-    assert " ".join(checked.stderr.split()) == f"{file} differs from the document of the API. Run make openapi."
-
-
-def duecall(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "scheduler", "openapi", *words], check=False, capture_output=True, text=True
-    )

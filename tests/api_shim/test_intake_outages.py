@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import psycopg
@@ -18,6 +17,7 @@ from sqlalchemy import text
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
+from standalone.fork_server import ForkedProcess
 from standalone.private_server import free_port
 from standalone.valkey_and_postgres import EmbeddedPostgres, EmbeddedValkey
 from tests.api_shim.answers import data, refusal
@@ -38,6 +38,7 @@ from tests.api_shim.intake import (
 from tests.conftest import NOON, Seeded, seed, wait_until
 from tests.support.builders import Tenant, a_claimed_attempt
 from tests.support.copied_postgres import CopiedPostgres
+from tests.support.forked_commands import forked
 
 PATIENT = {"Prefer": "wait=30"}
 
@@ -232,15 +233,15 @@ def test_real_worker_applies_accepted_commands(intake: Intake) -> None:
 
 
 @contextmanager
-def a_process(intake: Intake, command: str) -> Iterator[subprocess.Popen[bytes]]:
+def a_process(intake: Intake, command: str) -> Iterator[ForkedProcess]:
     """A process of the product on the same servers and at the same time of day."""
-    environment = {**os.environ, **environment_of(intake)}
-    process = subprocess.Popen([sys.executable, *command.split()], env=environment)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(60)
+    with TemporaryDirectory() as folder:
+        process = forked(command.split(), {**os.environ, **environment_of(intake)}, Path(folder, "log"))
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def answers(client: httpx.Client) -> bool:

@@ -17,10 +17,12 @@ import pytest
 
 from api_shim import process
 from scheduler.settings import environment
+from standalone.fork_server import needed_for_imports
 from standalone.private_server import free_port
 from standalone.supervisor import Program, Supervisor
 from tests.api_shim.intake import Intake, environment_of
 from tests.conftest import wait_until
+from tests.support.kept_fork_server import kept_fork_server
 
 MANY = 40
 _MEGABYTE = 1 << 20
@@ -74,8 +76,10 @@ def supervised(intake: Intake, log: Path) -> Iterator[Supervised]:
     port = free_port()
     argv = (sys.executable, "-m", "tests.api_shim.short_of_memory", "--port", str(port), "--no-access-log")
     said: list[str] = []
+    variables = environment(**environment_of(intake))
     supervisor = Supervisor(said.append)
-    program = Program(name="api", argv=argv, environment=environment(**environment_of(intake)), log=log)
+    supervisor.fork_server = kept_fork_server(needed_for_imports(variables), log)
+    program = Program(name="api", argv=argv, environment=variables, log=log)
     try:
         supervisor.start(program)
         api = Supervised(supervisor=supervisor, url=f"http://127.0.0.1:{port}", log=log, said=said)

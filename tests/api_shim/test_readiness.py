@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -24,11 +23,12 @@ from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings, environment
 from scheduler.timing.zone_names import TZDATA_VERSION
 from scheduler.use_cases.shared.hints import QUEUES
+from standalone.fork_server import ForkedProcess
 from standalone.supervisor import commands
 from tests.api_shim.answers import data
 from tests.api_shim.intake import Intake, environment_of, settings_for
 from tests.conftest import wait_until
-from tests.support.compose import ROOT
+from tests.support.forked_commands import forked
 from tests.support.servers import a_door, a_server, address_of, wired
 from workers.liveness import LIVE_FOR_S, Presence
 
@@ -148,28 +148,22 @@ def test_readyz_compares_its_own_tzdata(intake: Intake, valkey_client: Redis) ->
 
 
 @pytest.mark.timeout(180)
-def test_real_worker_is_reported_until_it_ends(intake: Intake, valkey_client: Redis, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", ["terminate", "kill"])
+def test_real_worker_is_reported_until_it_ends(
+    intake: Intake, valkey_client: Redis, tmp_path: Path, ends: str
+) -> None:
     announce(valkey_client, queues=[each for each in ALL_QUEUES if each != "callbacks"], age_s=_LASTING)
     assert intake.degraded() == ["workers"]
-    with a_process("callbacks", intake, tmp_path) as worker:
-        wait_until(lambda: intake.degraded() == [], seconds=90, says="the worker serves the last queue")
-        worker.terminate()
-        worker.wait(60)
-    assert intake.degraded() == ["workers"], "it has withdrawn itself"
-
-
-@pytest.mark.timeout(180)
-def test_killed_worker_is_reported_after_a_while(intake: Intake, valkey_client: Redis, tmp_path: Path) -> None:
-    announce(valkey_client, queues=[each for each in ALL_QUEUES if each != "callbacks"], age_s=_LASTING)
     with a_process("callbacks", intake, tmp_path, RING_TIMEOUT_S="31") as worker:
         wait_until(lambda: intake.degraded() == [], seconds=90, says="the worker serves the last queue")
-        worker.kill()
+        getattr(worker, ends)()
         worker.wait(60)
-    [member] = [each for each in announced(valkey_client) if json.loads(each)["queues"] == ["callbacks"]]
-    assert json.loads(member)["times"]["RING_TIMEOUT_S"] == 31, "it has announced the times of its dial protocol"
-    # As if 55 s had passed.
-    valkey_client.zincrby(PROCESSES, -55, member)
-    assert intake.degraded() == ["workers"]
+    if ends == "kill":
+        [member] = [each for each in announced(valkey_client) if json.loads(each)["queues"] == ["callbacks"]]
+        assert json.loads(member)["times"]["RING_TIMEOUT_S"] == 31, "it has announced the times of its dial protocol"
+        # As if 55 s had passed.
+        valkey_client.zincrby(PROCESSES, -55, member)
+    assert intake.degraded() == ["workers"], "it has withdrawn itself, or its announcement is old"
 
 
 @pytest.mark.timeout(180)
@@ -184,17 +178,15 @@ def test_real_process_with_older_tzdata_is_reported(intake: Intake, valkey_clien
 
 
 @contextmanager
-def a_process(name: str, intake: Intake, folder: Path, **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """One of Duecall's processes, as the Procfile runs it."""
-    named = environment(**environment_of(intake), **variables)
+def a_process(name: str, intake: Intake, folder: Path, **variables: str) -> Iterator[ForkedProcess]:
+    """One of Duecall's processes, as `duecall up` runs it."""
     command = commands(api_port=0, console_port=0, flower_port=0)[name]
-    with (folder / f"{name}.log").open("wb") as said:
-        process = subprocess.Popen(command, cwd=ROOT, env=named, stdout=said, stderr=said)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait(60)
+    process = forked(command[1:], environment(**environment_of(intake), **variables), folder / f"{name}.log")
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(60)
 
 
 def older_tzdata(folder: Path) -> Path:

@@ -3,8 +3,6 @@
 import fcntl
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -37,7 +35,7 @@ from scheduler.use_cases.shared.alarms import raise_in
 from standalone.demo.run import print_what_to_try
 from standalone.run_file import Running
 from tests.command_line.conftest import CliResult, Duecall
-from tests.conftest import NOON, Seeded, TestClock, seed
+from tests.conftest import NOON, Seeded, TestClock, seed, wait_until
 from tests.support.big_tables import add_pending_calls
 from tests.support.builders import (
     Tenant,
@@ -50,6 +48,7 @@ from tests.support.builders import (
     an_unknown_attempt,
     of_company,
 )
+from tests.support.forked_commands import forked_command
 from workers.liveness import Announcement, Presence
 
 NUMBER = "+421915777888"
@@ -1066,16 +1065,15 @@ def test_status_waits_for_a_starting_system(
     duecall: Duecall, tenant: Tenant, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")
-    command = [sys.executable, "-m", "scheduler", "status"]
     with (folder / "up.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asking:
-            assert asking.stderr is not None
-            assert "is starting or stopping" in asking.stderr.readline()
+        with forked_command(("-m", "scheduler", "status"), os.environ) as asking:
+            wait_until(lambda: "is starting or stopping" in asking.errors.read_text(), seconds=60, says="it waits")
             _run_file(folder, postgres_url)
-            out, err = asking.communicate(timeout=60)
-    assert (asking.returncode, err) == (0, "")
-    assert str(tenant.company_id) in out
+            done = asking.ended()
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert str(tenant.company_id) in done.stdout
 
 
 def _a_running_demo(tenant: Tenant, postgres_url: str) -> Running:
