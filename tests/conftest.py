@@ -93,7 +93,7 @@ _ONE_AFTER_THE_OTHER = {
         *("test_black_hole.py", "test_carrier_outage.py", "test_changed_calls.py", "test_deaf_workers.py"),
         *("test_killed_processes.py", "test_lost_uplink.py"),
     },
-    "generated client": {"client", "test_generated_client.py"},
+    "generated client": {"client"},
 }
 """Groups of files and folders. The tests of a group run in one process. A file of two groups belongs to the later one.
 

@@ -38,7 +38,7 @@ from tests.support.smtp_server import a_post_office
 
 CASES = int(os.environ.get("DUECALL_FUZZ_CASES", "0"))
 PHASES = "examples,coverage,fuzzing,stateful" if CASES else "examples,fuzzing,stateful"
-AT_LEAST = 2000 if CASES else 500
+AT_LEAST = 2000 if CASES else 300
 ACCEPTED = 0.3
 CHECKS = (
     "not_a_server_error",
@@ -193,10 +193,10 @@ bearer = "{key}"
 [generation]
 deterministic = true
 database = "none"
-max-examples = {cases or 15}
+max-examples = {cases or 8}
 
 [phases.stateful]
-generation.max-examples = {cases * 10 or 60}
+generation.max-examples = {cases * 10 or 30}
 
 [checks]
 enabled = false

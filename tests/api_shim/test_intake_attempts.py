@@ -68,62 +68,54 @@ class State:
     invoke: Answer
 
 
-STATES = [
-    pytest.param(State(waiting, "PENDING", 204, 204, 201), id="pending"),
-    pytest.param(State(a_claimed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS), id="being dialled"),
-    pytest.param(State(a_placed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS), id="ringing"),
-    pytest.param(
-        State(an_unknown_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS), id="the answer was lost"
-    ),
-    pytest.param(State(talk, "COMPLETED", NOT_PENDING, 204, FINISHED), id="answered"),
-    pytest.param(State(answered, "COMPLETED", NOT_PENDING, 204, FINISHED), id="answered, of unknown duration"),
-    pytest.param(State(declined, "FAILED", NOT_PENDING, 204, 201), id="declined"),
-    pytest.param(State(an_attempt_of_unknown_outcome, "FAILED", NOT_PENDING, 204, 201), id="its outcome is unknown"),
-    pytest.param(State(seen_to_be_live, "FAILED", NOT_PENDING, 204, IN_PROGRESS), id="given up, but ringing"),
-    pytest.param(State(cancelled, "CANCELLED", NOT_PENDING, 204, 201), id="cancelled"),
-]
-in_each_state = pytest.mark.parametrize("state", STATES)
+STATES = (
+    State(waiting, "PENDING", 204, 204, 201),
+    State(a_claimed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS),
+    State(a_placed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS),
+    State(an_unknown_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS),
+    State(talk, "COMPLETED", NOT_PENDING, 204, FINISHED),
+    State(answered, "COMPLETED", NOT_PENDING, 204, FINISHED),
+    State(declined, "FAILED", NOT_PENDING, 204, 201),
+    State(an_attempt_of_unknown_outcome, "FAILED", NOT_PENDING, 204, 201),
+    State(seen_to_be_live, "FAILED", NOT_PENDING, 204, IN_PROGRESS),
+    State(cancelled, "CANCELLED", NOT_PENDING, 204, 201),
+)
 
 
 @does_not("F4-2")
-@in_each_state
-def test_attempt_is_shown_in_every_state_and_moved_if_pending(
-    intake: Intake, tenant: Tenant, worker: Worker, state: State
-) -> None:
-    attempt = state.make(tenant)
-    call = call_of(attempt)
-    shown = data(intake.get(call.attempt))
-    assert (shown["id"], shown["status"]) == (str(attempt.id), state.status)
-    assert data(intake.get(call.attempts))["items"] == [shown]
-    answer = moved(intake, call, AN_HOUR_LATER)
-    assert_answered(answer, state.move)
-    assert (tenant.attempt(attempt.id).due_at != attempt.due_at) is (answer.status_code == 204)
+def test_attempt_is_shown_in_every_state_and_moved_if_pending(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    for state in STATES:
+        attempt = state.make(tenant)
+        call = call_of(attempt)
+        shown = data(intake.get(call.attempt))
+        assert (shown["id"], shown["status"]) == (str(attempt.id), state.status), state
+        assert data(intake.get(call.attempts))["items"] == [shown]
+        answer = moved(intake, call, AN_HOUR_LATER)
+        assert_answered(answer, state.move)
+        assert (tenant.attempt(attempt.id).due_at != attempt.due_at) is (answer.status_code == 204), state
 
 
 @does("F4-3")
-@in_each_state
-def test_attempt_is_deleted_unless_its_phone_may_be_ringing(
-    intake: Intake, tenant: Tenant, worker: Worker, state: State
-) -> None:
-    call = call_of(state.make(tenant))
-    answer = intake.delete(call.attempt)
-    assert_answered(answer, state.delete)
-    gone = answer.status_code == 204
-    assert (intake.get(call.attempt).status_code == 404) is gone
-    assert (intake.get(call.explanation).status_code == 404) is gone
-    assert (data(intake.get(call.attempts))["items"] == []) is gone
-    assert (data(intake.get(call.interview))["callAttempts"] == []) is gone
+def test_attempt_is_deleted_unless_its_phone_may_be_ringing(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    for state in STATES:
+        call = call_of(state.make(tenant))
+        answer = intake.delete(call.attempt)
+        assert_answered(answer, state.delete)
+        gone = answer.status_code == 204
+        assert (intake.get(call.attempt).status_code == 404) is gone, state
+        assert (intake.get(call.explanation).status_code == 404) is gone
+        assert (data(intake.get(call.attempts))["items"] == []) is gone
+        assert (data(intake.get(call.interview))["callAttempts"] == []) is gone
 
 
 @does_not("F4-1", "F4-5")
-@in_each_state
-def test_invoke_creates_an_attempt_unless_one_is_in_progress(
-    intake: Intake, tenant: Tenant, worker: Worker, state: State
-) -> None:
-    call = call_of(state.make(tenant))
-    answer = invoked(intake, call, {"scheduledAt": TOMORROW})
-    assert_answered(answer, state.invoke)
-    assert len(data(intake.get(call.attempts))["items"]) == (2 if answer.status_code == 201 else 1)
+def test_invoke_creates_an_attempt_unless_one_is_in_progress(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    for state in STATES:
+        call = call_of(state.make(tenant))
+        answer = invoked(intake, call, {"scheduledAt": TOMORROW})
+        assert_answered(answer, state.invoke)
+        expected = 2 if answer.status_code == 201 else 1
+        assert len(data(intake.get(call.attempts))["items"]) == expected, state
 
 
 @does("F4-3")
@@ -173,22 +165,20 @@ def test_attempt_contains_no_number(intake: Intake, worker: Worker) -> None:
 
 
 @does("F2-7", "F4-1")
-@pytest.mark.parametrize(
-    "more",
-    [
-        pytest.param({}, id="no body"),
-        pytest.param({"headers": {"Content-Length": "0"}}, id="a body of no length"),
-        pytest.param({"headers": {"Content-Type": "application/json"}}, id="no body with a JSON content type"),
-        pytest.param({"json": {}}, id="an empty object"),
-        pytest.param({"json": {"scheduledAt": None}}, id="null for a time"),
-    ],
-)
-def test_call_without_a_time_rings_as_soon_as_allowed(intake: Intake, worker: Worker, more: dict[str, Any]) -> None:
-    call = a_call(intake)
-    attempt = data(intake.post(call.attempts, **more), 201)
-    assert attempt["id"] != str(call.attempt_id)
-    assert attempt["schedule"]["requested"] is None
-    assert attempt["scheduledAt"].startswith("2026-04-02T12:0")
+def test_call_without_a_time_rings_as_soon_as_allowed(intake: Intake, worker: Worker) -> None:
+    forms: tuple[dict[str, Any], ...] = (
+        {},
+        {"headers": {"Content-Length": "0"}},
+        {"headers": {"Content-Type": "application/json"}},
+        {"json": {}},
+        {"json": {"scheduledAt": None}},
+    )
+    for more in forms:
+        call = a_call(intake)
+        attempt = data(intake.post(call.attempts, **more), 201)
+        assert attempt["id"] != str(call.attempt_id), more
+        assert attempt["schedule"]["requested"] is None
+        assert attempt["scheduledAt"].startswith("2026-04-02T12:0")
 
 
 @does("F4-1")
@@ -210,21 +200,6 @@ def test_failed_interview_is_scheduled_when_called_again(intake: Intake, tenant:
     assert data(intake.get(call.interview))["status"] == "FAILED"
     assert_answered(invoked(intake, call), 201)
     assert data(intake.get(call.interview))["status"] == "SCHEDULED"
-
-
-def test_immediate_refusal_needs_no_worker_and_is_stored(intake: Intake, tenant: Tenant) -> None:
-    call, nowhere = call_of(a_placed_attempt(tenant)), Call(interview_id=uuid4(), attempt_id=uuid4())
-    for number, (path, code) in enumerate(((call.attempts, IN_PROGRESS), (nowhere.attempts, "RESOURCE_NOT_FOUND")), 1):
-        key = {"Idempotency-Key": f"k{number}", "Prefer": "wait=0"}
-        first, second = intake.post(path, headers=key), intake.post(path, headers=key)
-        assert_answered(first, code)
-        assert first.json()["error"] == second.json()["error"]
-        assert "Idempotent-Replayed" not in first.headers
-        assert second.headers["Idempotent-Replayed"] == "true"
-        command = data(intake.get(f"/commands/k{number}"))
-        assert (command["status"], command["statusCode"]) == ("APPLIED", first.status_code)
-        assert command["result"] == first.json()["error"]
-        assert intake.count("inbox") == number
 
 
 # ---- move
@@ -363,25 +338,12 @@ def test_a_condition_is_judged_when_the_command_is_applied(intake: Intake) -> No
     assert data(intake.get(call.attempt))["scheduledAt"] == AN_HOUR_LATER
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        pytest.param({}, id="no body"),
-        pytest.param({"headers": {"Content-Length": "0", "Content-Type": "application/json"}}, id="no length"),
-        pytest.param({"json": {}}, id="an empty object"),
-    ],
-)
-def test_a_delete_needs_no_body(intake: Intake, worker: Worker, more: dict[str, Any]) -> None:
-    call = a_call(intake)
-    answer = intake.delete(call.attempt, **more)
-    assert (answer.status_code, answer.content) == (204, b"")
-
-
-def test_every_path_of_an_attempt_works_under_v1(intake: Intake, worker: Worker) -> None:
-    call = a_call(intake)
-    assert intake.get(f"/v1{call.attempt}").status_code == 200
-    assert intake.get(f"/v1{call.explanation}").status_code == 200
-    assert intake.delete(f"/v1{call.attempt}").status_code == 204
+def test_a_delete_needs_no_body(intake: Intake, worker: Worker) -> None:
+    no_length = {"Content-Length": "0", "Content-Type": "application/json"}
+    forms: tuple[dict[str, Any], ...] = ({}, {"headers": no_length}, {"json": {}})
+    for more in forms:
+        answer = intake.delete(a_call(intake).attempt, **more)
+        assert (answer.status_code, answer.content) == (204, b""), more
 
 
 # ---- helpers

@@ -106,30 +106,6 @@ def test_lines_are_stored_in_one_request(intake: Intake, bulk: ApplyBatches) -> 
     assert [each["index"] for each in items_of(intake, batch, state="APPLIED")] == [0, 2]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param({"agentId": ...}, id="no agent"),
-        pytest.param({"scheduledAt": "tomorrow\x00"}, id="NUL"),
-        pytest.param({"scheduledAt": "9 o'clock"}, id="no time"),
-    ],
-)
-def test_item_has_the_error_of_a_single_request(
-    intake: Intake, worker: Any, bulk: ApplyBatches, change: dict[str, Any]
-) -> None:
-    """Its text, its fields or a worker refuses it."""
-    body = intake.body(**change)
-    batch = made(intake, body, person(intake))
-    listed = data(send(intake, ndjson(body, person(intake))), 202)
-    bulk.turn()
-    single = intake.create(body)
-    assert single.status_code >= 400
-    for each in (batch, listed):
-        first, second = items_of(intake, each)
-        assert first["error"] == single.json()["error"]
-        assert (first["status"], first["interviewId"], second["status"]) == ("REFUSED", None, "APPLIED")
-
-
 @does_not("F7-10")
 def test_body_that_is_no_batch_stores_nothing(intake: Intake) -> None:
     lines, whole = "application/x-ndjson", "application/json"
@@ -159,21 +135,6 @@ def test_unknown_parameters_of_a_batch_are_named(intake: Intake) -> None:
     assert "in the body" in error["details"]["fields"][0]["message"]
     error = refused(intake.post("/batches", {"items": [{}], "itmes": 1}), 400, "VALIDATION_ERROR")
     assert error["details"]["fields"][0]["field"] == "itmes"
-
-
-@does("F7-9", "F7-10")
-def test_batch_sent_again_counts_what_existed(intake: Intake, bulk: ApplyBatches) -> None:
-    rows = [person(intake, externalId=f"row-{number}") for number in range(3)]
-    first = made(intake, *rows[:2])
-    bulk.turn()
-    again = made(intake, *rows, {}, rows[0] | {"isTest": True})
-    checked = data(intake.post("/batches", {"items": rows, "dryRun": True}))
-    bulk.turn()
-    usual = {"waiting": 0, "cancelled": 0, "inProgress": 0}
-    assert data(intake.get(f"/batches/{first['id']}"))["counts"] == usual | {"applied": 2, "existing": 0, "refused": 0}
-    assert data(intake.get(f"/batches/{again['id']}"))["counts"] == usual | {"applied": 3, "existing": 2, "refused": 2}
-    assert checked["existing"] == 2
-    assert intake.count("interviews") == 3
 
 
 @does("F4-8", "F7-10")
@@ -217,15 +178,6 @@ def test_cancelled_interviews_exist_until_they_are_deleted(intake: Intake, bulk:
     bulk.turn()
     [item] = items_of(intake, third)
     assert (item["existed"], item["interviewStatus"]) == (False, "SCHEDULED")
-
-
-def test_body_of_the_other_type_is_named(intake: Intake) -> None:
-    error = refused(send(intake, json.dumps({"items": [person(intake)]}).encode()), 400, "VALIDATION_ERROR")
-    assert error["message"] == "This is a JSON batch. Send the header Content-Type: application/json."
-    content = ndjson(person(intake), person(intake))
-    error = refused(send(intake, content, **{"Content-Type": "application/json"}), 400, "VALIDATION_ERROR")
-    assert "application/x-ndjson" in error["message"]
-    assert intake.count("batches") == 0
 
 
 def test_metrics_count_batches_and_outcomes(intake: Intake, tenant: Tenant, bulk: ApplyBatches) -> None:

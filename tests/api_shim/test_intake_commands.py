@@ -175,20 +175,6 @@ def test_command_of_a_deleted_interview_has_no_metadata(intake: Intake, call: Ca
     assert again.json()["data"] == {**first, "metadata": {}}
 
 
-def test_commands_of_one_interview_are_applied_in_order(intake: Intake, call: Call) -> None:
-    accepted = [
-        intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers=ASYNC),
-        intake.post(call.attempts, {"scheduledAt": TOMORROW}, headers=ASYNC),
-        intake.patch(call.attempt, {"scheduledAt": TOMORROW}, headers=ASYNC),
-        intake.delete(call.interview, headers=ASYNC),
-        intake.post(call.attempts, headers=ASYNC),
-    ]
-    assert [answer.status_code for answer in accepted] == [202] * 5
-    with a_worker(intake.settings):
-        commands = [applied(intake, answer) for answer in accepted]
-    assert [command["statusCode"] for command in commands] == [204, 201, 409, 200, 404]
-
-
 def test_times_are_judged_as_of_the_receipt(intake: Intake, call: Call) -> None:
     soon = "2026-04-02T12:10:00Z"
     accepted = intake.patch(call.attempt, {"scheduledAt": soon}, headers=ASYNC)

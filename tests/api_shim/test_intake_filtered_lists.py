@@ -150,7 +150,13 @@ def test_interviews_of_several_statuses_are_listed(intake: Intake, worker: Worke
         "IN_PROGRESS": str(calls.interview_id),
         "FAILED": str(failed.interview_id),
         "COMPLETED": intake.interview(isTest=True)["id"],
+        "CANCELLED": intake.interview(agentId=str(an_online_agent(intake)), scheduledAt="2026-04-07T10:00:00Z")["id"],
     }
+    assert intake.patch(f"/interviews/{by_status['CANCELLED']}", {"status": "CANCELLED"}).status_code == 200
+    for status, one in by_status.items():
+        page = data(intake.get("/interviews", status=status))
+        assert ([(each["id"], each["status"]) for each in page["items"]]) == [(one, status)]
+        assert page["pagination"]["total"] == 1
     for sort in ("createdAt:asc", "updatedAt:asc", "scheduledAt:asc"):
         for first, one in by_status.items():
             assert ids(intake, "/interviews", status=first, sort=sort) == [one], (first, sort)

@@ -8,17 +8,14 @@ from uuid import uuid4
 from sqlalchemy import Engine, event
 
 from scheduler.domain.attempt import Cancelled, Reason
-from tests.api_shim.answers import data, pagination_with_cursor, without_now, wrong_fields
+from tests.api_shim.answers import data, pagination_with_cursor, without_now
 from tests.api_shim.bodies import TOMORROW, candidate
 from tests.api_shim.calls import a_call, an_online_agent
 from tests.api_shim.intake import Intake, Worker
 from tests.architecture.rules import does_not
 from tests.support.builders import (
     Tenant,
-    a_claimed_attempt,
     a_pending_attempt,
-    a_placed_attempt,
-    an_attempt_of_unknown_outcome,
 )
 
 JOB = {"title": "Beekeeper", "description": "Knows where each of them lives."}
@@ -69,38 +66,6 @@ def test_interviews_are_found_by_candidate_agent_and_job(intake: Intake, worker:
         ({"candidateId": str(uuid4())}, []),
     ):
         assert listed(intake, **asked) == expected, asked
-
-
-def test_interviews_are_filtered_by_their_shown_status(intake: Intake, worker: Worker, tenant: Tenant) -> None:
-    waits, claimed, placed = a_pending_attempt(tenant), a_claimed_attempt(tenant), a_placed_attempt(tenant)
-    unknown = an_attempt_of_unknown_outcome(tenant)
-    over = intake.interview(isTest=True)["id"]
-    ended = intake.interview(agentId=str(an_online_agent(intake)))["id"]
-    assert intake.patch(f"/interviews/{ended}", {"status": "CANCELLED"}).status_code == 200
-    by_status = {
-        "SCHEDULED": {str(waits.interview_id)},
-        "IN_PROGRESS": {str(claimed.interview_id), str(placed.interview_id)},
-        "FAILED": {str(unknown.interview_id)},
-        "COMPLETED": {over},
-        "CANCELLED": {ended},
-    }
-    for status, expected in by_status.items():
-        page = data(intake.get("/interviews", status=status))
-        assert {each["id"] for each in page["items"]} == expected, status
-        assert {each["status"] for each in page["items"]} == {status}
-        assert page["pagination"]["total"] == len(expected)
-
-
-def test_invalid_filter_is_named(intake: Intake) -> None:
-    for asked, field, code in (
-        ({"status": "UNDEFINED"}, "status", "INVALID_VALUE"),
-        ({"candidateId": "7"}, "candidateId", "INVALID_UUID"),
-        ({"agentId": "7"}, "agentId", "INVALID_UUID"),
-        ({"jobId": "7"}, "jobId", "INVALID_UUID"),
-        ({"page": 0}, "page", "OUT_OF_RANGE"),
-        ({"limit": 101}, "limit", "OUT_OF_RANGE"),
-    ):
-        assert wrong_fields(intake.get("/interviews", **asked)) == [(field, code)]
 
 
 def test_interviews_of_deleted_candidates_agents_and_jobs_remain(intake: Intake, worker: Worker) -> None:

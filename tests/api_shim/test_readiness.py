@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib import resources
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import cast
 
 import httpx
@@ -16,7 +18,7 @@ import pytest
 from redis import Redis
 
 from api_shim.app import create_app
-from api_shim.assembly import ApiUseCases, AppContext
+from api_shim.assembly import AppContext
 from scheduler.clock import machine_now
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
@@ -39,25 +41,19 @@ OLD = "2001a"
 """A version of the tz database that no real process has."""
 
 
-@pytest.mark.parametrize(("seconds", "wrong"), [(0, False), (-1, False), (5, True), (-5, True)], ids=str)
 @pytest.mark.usefixtures("broker", "postgres_url")
-def test_readyz_reports_a_wrong_clock(logins: Logins, redis_url: str, seconds: int, *, wrong: bool) -> None:
-    settings, off = settings_for(logins, redis_url), timedelta(seconds=seconds)
-    database = Database(settings.database("api"), machine=lambda: machine_now() + off)
-    found = degraded_with(
-        settings, lambda context: replace(context, use_cases=_with(context.use_cases, health=database))
-    )
-    database.close()
-    assert ("clock" in found) is wrong
-
-
-@pytest.mark.usefixtures("broker", "postgres_url")
-def test_readyz_reports_redis_that_fails_its_query(logins: Logins, redis_url: str) -> None:
-    """The subscription notices a lost Redis only a second or two later."""
-    unreachable = Presence("redis://127.0.0.1:9/0")
-    found = degraded_with(settings_for(logins, redis_url), lambda context: replace(context, presence=unreachable))
-    unreachable.close()
-    assert found == ["redis"]
+def test_readyz_reports_a_wrong_clock_and_a_redis_that_fails(logins: Logins, redis_url: str) -> None:
+    settings = settings_for(logins, redis_url)
+    with an_api_to_change(settings) as degraded_with:
+        for seconds in (0, -1, 5, -5):
+            database = Database(settings.database("api"), machine=_off_by(timedelta(seconds=seconds)))
+            found = degraded_with(_with(health=database))
+            database.close()
+            assert ("clock" in found) is (abs(seconds) == 5), seconds
+        # The subscription notices a lost Redis only a second or two later.
+        unreachable = Presence("redis://127.0.0.1:9/0")
+        assert degraded_with(lambda context: replace(context, presence=unreachable)) == ["redis"]
+        unreachable.close()
 
 
 @pytest.mark.usefixtures("broker", "postgres_url")
@@ -69,7 +65,7 @@ def test_readyz_fails_when_connections_of_requests_hang(logins: Logins, redis_ur
         hanging = Database(url)
         with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
             app_context = app.state.app_context
-            app.state.app_context = replace(app_context, use_cases=_with(app_context.use_cases, database=hanging))
+            app.state.app_context = _with(database=hanging)(app_context)
             ready, alive = client.get("/readyz"), client.get("/healthz")
             app.state.app_context = app_context
         hanging.close()
@@ -77,23 +73,35 @@ def test_readyz_fails_when_connections_of_requests_hang(logins: Logins, redis_ur
     assert ready.json()["error"]["code"] == "DATABASE_AWAY"
 
 
-def _with(use_cases: ApiUseCases, **databases: Database) -> ApiUseCases:
-    changed = copy(use_cases)
-    vars(changed).update(databases)
+def _off_by(span: timedelta) -> Callable[[], datetime]:
+    return lambda: machine_now() + span
+
+
+def _with(**databases: Database) -> Callable[[AppContext], AppContext]:
+    def changed(context: AppContext) -> AppContext:
+        use_cases = copy(context.use_cases)
+        vars(use_cases).update(databases)
+        return replace(context, use_cases=use_cases)
+
     return changed
 
 
-def degraded_with(settings: Settings, changed: Callable[[AppContext], AppContext]) -> list[str]:
-    """Read what an API with a changed context reports as degraded."""
+@contextmanager
+def an_api_to_change(settings: Settings) -> Iterator[Callable[[Callable[[AppContext], AppContext]], list[str]]]:
+    """Serve an API. Yields a function that reads what it reports as degraded, with a changed context."""
     app, door = create_app(settings), a_door()
     with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
         app_context = app.state.app_context
-        app.state.app_context = changed(app_context)
-        answer, metrics = client.get("/readyz"), client.get("/metrics").text
-        app.state.app_context = app_context
-    degraded = list(data(answer)["degraded"])
-    assert [each for each in PROBLEMS if f'duecall_degraded{{problem="{each}"}} 1.0' in metrics] == degraded
-    return degraded
+
+        def degraded_with(changed: Callable[[AppContext], AppContext]) -> list[str]:
+            app.state.app_context = changed(app_context)
+            answer, metrics = client.get("/readyz"), client.get("/metrics").text
+            app.state.app_context = app_context
+            degraded = list(data(answer)["degraded"])
+            assert [each for each in PROBLEMS if f'duecall_degraded{{problem="{each}"}} 1.0' in metrics] == degraded
+            return degraded
+
+        yield degraded_with
 
 
 def test_readyz_reports_workers_while_none_runs(intake: Intake) -> None:
@@ -149,9 +157,7 @@ def test_readyz_compares_its_own_tzdata(intake: Intake, valkey_client: Redis) ->
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("ends", ["terminate", "kill"])
-def test_real_worker_is_reported_until_it_ends(
-    intake: Intake, valkey_client: Redis, tmp_path: Path, ends: str
-) -> None:
+def test_real_worker_is_reported_until_it_ends(intake: Intake, valkey_client: Redis, tmp_path: Path, ends: str) -> None:
     announce(valkey_client, queues=[each for each in ALL_QUEUES if each != "callbacks"], age_s=_LASTING)
     assert intake.degraded() == ["workers"]
     with a_process("callbacks", intake, tmp_path, RING_TIMEOUT_S="31") as worker:
@@ -170,10 +176,14 @@ def test_real_worker_is_reported_until_it_ends(
 def test_real_process_with_older_tzdata_is_reported(intake: Intake, valkey_client: Redis, tmp_path: Path) -> None:
     announce(valkey_client, queues=ALL_QUEUES, age_s=_LASTING)
     assert intake.degraded() == []
-    with a_process("clock", intake, tmp_path, PYTHONPATH=str(older_tzdata(tmp_path))) as process:
-        wait_until(lambda: intake.degraded() == ["tzdata"], seconds=90, says="its older data are reported")
-        process.terminate()
-        process.wait(60)
+    older = environment(**environment_of(intake), PYTHONPATH=str(older_tzdata(tmp_path)))
+    # Started, not forked: the fork server has read the zones of this release.
+    command = commands(api_port=0, console_port=0, flower_port=0)["clock"]
+    with subprocess.Popen(command, env=older, stdout=DEVNULL, stderr=DEVNULL) as process:
+        try:
+            wait_until(lambda: intake.degraded() == ["tzdata"], seconds=90, says="its older data are reported")
+        finally:
+            process.terminate()
     assert intake.degraded() == [], "it has withdrawn itself"
 
 

@@ -7,7 +7,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -778,10 +778,11 @@ def test_carrier_in_an_outage_is_away_for_every_query(
 ) -> None:
     carrier.down(kind)
     try:
-        with queries_of(carrier.account(), policy_during(kind)) as asking:
-            for ask in all_queries(asking):
+        with ExitStack() as stack, ThreadPoolExecutor(5) as pool:
+            asking = [stack.enter_context(queries_of(carrier.account(), policy_during(kind))) for _ in range(5)]
+            for asked in [pool.submit(all_queries(each)[place]) for place, each in enumerate(asking)]:
                 with pytest.raises(CarrierAway):
-                    ask()
+                    asked.result()
     finally:
         carrier.up()
     queries.probe()
@@ -956,12 +957,16 @@ async def test_dripping_answer_to_a_query_ends_at_the_deadline(carrier: Simulate
 
     for part in (b"HTTP/1.1 200 OK\r\nX-Long:", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"):
         async with a_server_that(dripping(part)) as url:
-            with queries_of(carrier.account(url=url), HURRIED) as queries:
-                for ask in (queries.fetch, queries.cancel, queries.hang_up):
-                    with pytest.raises(CarrierAway):
-                        await asyncio.wait_for(asyncio.to_thread(ask, SID), IN_TIME_S)
-                with pytest.raises(CarrierAway):
-                    await asyncio.wait_for(asyncio.to_thread(queries.probe), IN_TIME_S)
+            with ExitStack() as stack:
+                probe, fetch, cancel, hang_up = (
+                    stack.enter_context(queries_of(carrier.account(url=url), HURRIED)) for _ in range(4)
+                )
+                asked = (
+                    asyncio.to_thread(probe.probe),
+                    *(asyncio.to_thread(ask, SID) for ask in (fetch.fetch, cancel.cancel, hang_up.hang_up)),
+                )
+                answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), IN_TIME_S)
+            assert all(isinstance(each, CarrierAway) for each in answers), answers
 
 
 async def test_kept_connection_that_drips_ends_at_the_deadline(carrier: SimulatedCarrier) -> None:

@@ -320,19 +320,13 @@ def test_status_shows_carrier_outage_first_with_cause(duecall: Duecall, tenant: 
     told = duecall("status").told
     assert "Carrier DOWN (NOT_CONNECTED), next probe 2026-04-02 12:05:00 UTC, in 4 min" in told
     assert "waiting 1 for the carrier" in told
-
-
-def test_status_shows_unprobed_carrier_as_down(duecall: Duecall, tenant: Tenant) -> None:
-    _set_breaker(tenant, replace(DOWN, down_until=NOON - timedelta(minutes=5)))
-    assert "Carrier DOWN (NOT_CONNECTED), next probe now" in duecall("status").told
-
-
-def test_status_shows_answering_carrier_on_trial(duecall: Duecall, tenant: Tenant) -> None:
     since = NOON - timedelta(minutes=5)
+    _set_breaker(tenant, replace(DOWN, down_until=since))
+    assert "Carrier DOWN (NOT_CONNECTED), next probe now" in duecall("status").told
     _set_breaker(tenant, replace(DOWN, down_until=since, answered_at=since))
     told = duecall("status").told
     assert "ON TRIAL, one call at a time" in told
-    assert "DOWN" not in told
+    assert "Carrier DOWN" not in told
 
 
 def _back_off(tenant: Tenant, scope: Scope, breaker: Breaker) -> None:
@@ -560,37 +554,29 @@ def _what(said: CliResult) -> str:
     return what
 
 
-def test_pause_and_resume_change_one_company_only(duecall: Duecall, tenant: Tenant, now: TestClock) -> None:
-    other = of_company(tenant, seed(tenant.database, now()))
-    said = duecall(f"pause {tenant.company_id} --reason 'silence until Monday'")
-    assert (said.code, _what(said)) == (0, f"Company {tenant.company_id} is paused: silence until Monday")
-    assert _reasons(tenant) == [None, "silence until Monday"]
+def test_pause_and_resume_report_what_they_changed(duecall: Duecall, tenant: Tenant, now: TestClock) -> None:
+    other, company = of_company(tenant, seed(tenant.database, now())), f"Company {tenant.company_id}"
+    pause, resume = f"pause {tenant.company_id} --reason", f"resume {tenant.company_id}"
+    everything = ("pause --all --reason drill", "Everything is paused: drill", ["drill", None])
+    for line, report, reasons in (
+        (f"{pause} 'until Monday'", f"{company} is paused: until Monday", [None, "until Monday"]),
+        (f"{pause} second", f"{company} was already paused (reason: until Monday)", [None, "until Monday"]),
+        (resume, f"{company} is resumed; it was paused (reason: until Monday)", [None, None]),
+        (resume, f"{company} was not paused; nothing changed", [None, None]),
+        ("resume --all", "There was no pause of all calls; nothing changed", [None, None]),
+        everything,
+        (f"{pause} x", f"{company} is paused: x", ["drill", "x"]),
+        (resume, "Everything is still paused: drill.", ["drill", None]),
+        ("resume --all", "Everything is resumed; it was paused (reason: drill)", [None, None]),
+        (f"{pause} x", f"{company} is paused: x", [None, "x"]),
+        (everything[0], everything[1], ["drill", "x"]),
+        ("resume --all", f"Still paused separately: {tenant.company_id}", [None, "x"]),
+    ):
+        said = duecall(line)
+        assert said.code == 0
+        assert report in _what(said), line
+        assert _reasons(tenant) == reasons, line
     assert _reasons(other) == [None, None]
-    said = duecall(f"resume {tenant.company_id}")
-    assert _what(said) == f"Company {tenant.company_id} is resumed; it was paused (reason: silence until Monday)"
-    assert _reasons(tenant) == [None, None]
-
-
-def test_pause_all_and_resume_all_change_everything(duecall: Duecall, tenant: Tenant) -> None:
-    assert _what(duecall("pause --all --reason 'a drill'")) == "Everything is paused: a drill"
-    assert _reasons(tenant) == ["a drill", None]
-    assert _what(duecall("resume --all")) == "Everything is resumed; it was paused (reason: a drill)"
-    assert _reasons(tenant) == [None, None]
-
-
-def test_second_pause_keeps_and_reports_the_first_reason(duecall: Duecall, tenant: Tenant) -> None:
-    duecall(f"pause {tenant.company_id} --reason first")
-    said = duecall(f"pause {tenant.company_id} --reason second")
-    assert said.code == 0
-    assert "was already paused (reason: first); nothing changed" in said.told
-    assert _reasons(tenant) == [None, "first"]
-
-
-def test_resume_without_pause_changes_nothing_and_reports_it(duecall: Duecall, tenant: Tenant) -> None:
-    said = duecall(f"resume {tenant.company_id}")
-    assert (said.code, _what(said)) == (0, f"Company {tenant.company_id} was not paused; nothing changed")
-    said = duecall("resume --all")
-    assert (said.code, _what(said)) == (0, "There was no pause of all calls; nothing changed")
 
 
 def test_pause_by_an_alarm_is_reported_as_such(duecall: Duecall, tenant: Tenant) -> None:
@@ -600,19 +586,6 @@ def test_pause_by_an_alarm_is_reported_as_such(duecall: Duecall, tenant: Tenant)
     assert "by the alarm TWO_CALLS_TO_ONE_NUMBER" in duecall(f"pause {tenant.company_id} --reason x").told
     assert duecall(f"pause {tenant.company_id} --reason x --json").data["byAlarm"] is True
     assert "by the alarm TWO_CALLS_TO_ONE_NUMBER" in duecall(f"resume {tenant.company_id}").told
-
-
-def test_resume_of_company_reports_that_everything_is_paused(duecall: Duecall, tenant: Tenant, pauses: Pauses) -> None:
-    pauses.pause(None, "a drill")
-    pauses.pause(tenant.company_id, "silence")
-    assert "Everything is still paused: a drill." in duecall(f"resume {tenant.company_id}").told
-
-
-def test_resume_all_names_companies_that_stay_paused(duecall: Duecall, tenant: Tenant, pauses: Pauses) -> None:
-    pauses.pause(None, "a drill")
-    pauses.pause(tenant.company_id, "silence")
-    assert f"Still paused separately: {tenant.company_id}" in duecall("resume --all").told
-    assert _reasons(tenant) == [None, "silence"]
 
 
 def test_pause_json_has_state_and_whether_it_changed(duecall: Duecall, tenant: Tenant) -> None:
@@ -662,22 +635,11 @@ def test_billing_set_keeps_omitted_values(duecall: Duecall, tenant: Tenant) -> N
     assert "GENERIC: 0 credits, 0 per minute beyond 0 (own price)" in said.told
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        pytest.param("", id="nothing to set"),
-        pytest.param("--system hours", id="an invalid unit"),
-        pytest.param("--price SCREENING:1", id="half a price"),
-        pytest.param("--price SCREENING:1:2:x", id="an invalid price"),
-        pytest.param("--price UNDEFINED:1:2:3", id="an invalid focus"),
-    ],
-)
-def test_invalid_billing_is_refused_and_changes_nothing(duecall: Duecall, tenant: Tenant, words: str) -> None:
-    assert duecall(f"billing set {tenant.company_id} {words}").is_one_error_line(code=2)
+def test_invalid_billing_is_refused_and_changes_nothing(duecall: Duecall, tenant: Tenant) -> None:
+    prices = ("SCREENING:1", "SCREENING:1:2:x", "UNDEFINED:1:2:3")
+    for words in ("", "--system hours", *(f"--price {price}" for price in prices)):
+        assert duecall(f"billing set {tenant.company_id} {words}").is_one_error_line(code=2), words
     assert tenant.ask("SELECT billing_system, prices FROM companies") == [("minutes", {})]
-
-
-def test_billing_of_unknown_company_fails(duecall: Duecall, tenant: Tenant) -> None:
     assert duecall(f"billing set {UUID(int=1)} --system credits").code == 1
 
 
@@ -711,28 +673,28 @@ def test_invalid_arguments_print_one_line_and_change_nothing(
     assert _reasons(tenant) == [None, None]
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("explain", "Missing ID. See: duecall explain --help"),
-        ("numbers add", "Missing COMPANY_ID and NUMBER. See: duecall numbers add --help"),
-        (f"numbers add {UUID(int=1)}", "Missing NUMBER. See: duecall numbers add --help"),
-        ("import", "Missing FILE and --key. Set the variable DUECALL_API_KEY. See: duecall import --help"),
-        ("reconcile", "Missing --since. See: duecall reconcile --help"),
-        ("quarantine retry", "Missing ID. See: duecall quarantine retry --help"),
-        ("pause", "Missing COMPANY_ID (see `duecall status`) or --all, and --reason. See: duecall pause --help"),
-        ("pause --all", "Missing --reason. See: duecall pause --help"),
-        ("pause --reason x", "Missing COMPANY_ID (see `duecall status`) or --all. See: duecall pause --help"),
-        ("resume", "Missing COMPANY_ID (see `duecall status`) or --all. See: duecall resume --help"),
-        ("status --nonsense", "No such option: --nonsense. See: duecall status --help"),
-        ("statsu", "No such command 'statsu'. Did you mean 'status'? See: duecall --help"),
-        ("up --port 0", "--port must be from 1 to 65535; got 0. Without --port, a free port is chosen."),
-    ],
+MISSING = (
+    ("explain", "Missing ID. See: duecall explain --help"),
+    ("numbers add", "Missing COMPANY_ID and NUMBER. See: duecall numbers add --help"),
+    (f"numbers add {UUID(int=1)}", "Missing NUMBER. See: duecall numbers add --help"),
+    ("import", "Missing FILE and --key. Set the variable DUECALL_API_KEY. See: duecall import --help"),
+    ("reconcile", "Missing --since. See: duecall reconcile --help"),
+    ("quarantine retry", "Missing ID. See: duecall quarantine retry --help"),
+    ("pause", "Missing COMPANY_ID (see `duecall status`) or --all, and --reason. See: duecall pause --help"),
+    ("pause --all", "Missing --reason. See: duecall pause --help"),
+    ("pause --reason x", "Missing COMPANY_ID (see `duecall status`) or --all. See: duecall pause --help"),
+    ("resume", "Missing COMPANY_ID (see `duecall status`) or --all. See: duecall resume --help"),
+    ("status --nonsense", "No such option: --nonsense. See: duecall status --help"),
+    ("statsu", "No such command 'statsu'. Did you mean 'status'? See: duecall --help"),
+    ("up --port 0", "--port must be from 1 to 65535; got 0. Without --port, a free port is chosen."),
 )
-def test_usage_error_names_all_that_is_missing(duecall: Duecall, line: str, expected: str) -> None:
-    said = duecall(line)
-    assert said.is_one_error_line(code=2)
-    assert said.err.strip() == expected
+
+
+def test_usage_error_names_all_that_is_missing(duecall: Duecall) -> None:
+    for line, expected in MISSING:
+        said = duecall(line)
+        assert said.is_one_error_line(code=2), line
+        assert said.err.strip() == expected
 
 
 def test_group_without_a_command_prints_its_help_only(duecall: Duecall) -> None:
@@ -741,23 +703,15 @@ def test_group_without_a_command_prints_its_help_only(duecall: Duecall) -> None:
     assert "See:" not in said.told
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "explain +421915123456",
-        "resume +421915123456",
-        "keys revoke +421915123456",
-        "keys list --company +421915123456",
-        "numbers add +421915123456 +421221020001",
-        "billing set +421915123456 --system credits",
-        "quarantine retry +421915123456",
-    ],
-)
-def test_malformed_id_error_shows_an_id_and_quotes_nothing(duecall: Duecall, line: str) -> None:
-    said = duecall(line)
-    assert said.is_one_error_line(code=2)
-    assert "this is not an id. Write it like 6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11." in said.err
-    assert "915123456" not in said.err
+def test_malformed_id_error_shows_an_id_and_quotes_nothing(duecall: Duecall) -> None:
+    for line in (
+        *("explain", "resume", "keys revoke", "keys list --company", "quarantine retry"),
+        *("numbers add {id} +421221020001", "billing set {id} --system credits"),
+    ):
+        said = duecall((line if "{id}" in line else f"{line} {{id}}").format(id=NUMBER))
+        assert said.is_one_error_line(code=2), line
+        assert "this is not an id. Write it like 6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11." in said.err
+        assert NUMBER[4:] not in said.err
 
 
 def test_misspelled_zone_error_names_the_closest_zone(duecall: Duecall) -> None:
@@ -866,21 +820,19 @@ def _commands() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("command", _commands())
-def test_help_has_examples_wrapped_texts_and_all_arguments(
-    duecall: Duecall, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
+def test_help_has_examples_wrapped_texts_and_all_arguments(duecall: Duecall, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 2000)
-    said = duecall(f"{command} --help")
-    assert said.code == 0
-    assert f"duecall {command}" in said.told.partition("Examples:")[2]
-    usage, *paragraphs = filter(str.strip, said.out.partition("\n╭")[0].splitlines())
-    assert usage.startswith(" Usage: ")
-    assert [line for line in paragraphs if not line.rstrip().endswith(".")] == []
-    found = typer.main.get_command(cli.app)
-    for word in command.split():
-        found = found.commands[word]  # type: ignore[attr-defined]
-    assert [each.name for each in found.params if not each.help] == []  # type: ignore[attr-defined]
+    for command in _commands():
+        said = duecall(f"{command} --help")
+        assert said.code == 0
+        assert f"duecall {command}" in said.told.partition("Examples:")[2]
+        usage, *paragraphs = filter(str.strip, said.out.partition("\n╭")[0].splitlines())
+        assert usage.startswith(" Usage: ")
+        assert [line for line in paragraphs if not line.rstrip().endswith(".")] == []
+        found = typer.main.get_command(cli.app)
+        for word in command.split():
+            found = found.commands[word]  # type: ignore[attr-defined]
+        assert [each.name for each in found.params if not each.help] == []  # type: ignore[attr-defined]
 
 
 # ---- which installation is meant

@@ -93,26 +93,20 @@ def test_control_characters_in_a_key_name_are_not_printed(duecall: Duecall, seed
     assert "\x1b" not in duecall("keys list").out
 
 
-@pytest.mark.parametrize(
-    ("reason", "says"),
-    [
+def test_suspend_with_invalid_reason_changes_nothing(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:
+    key_id, secret = made(duecall, f"--company {seeded.company_id}")
+    for reason, says in (
         ("call +421915123456", "contains text like a phone number"),
         ("jana@example.com asked for it", "contains text like an e-mail address"),
         (" ", "The reason is empty"),
         ("a\nb", "Remove character 2, U+000A"),
         ("x" * 201, "The reason has 201 characters"),
-    ],
-)
-def test_suspend_with_invalid_reason_changes_nothing(
-    duecall: Duecall, seeded: Seeded, keys: Keys, reason: str, says: str
-) -> None:
-    key_id, secret = made(duecall, f"--company {seeded.company_id}")
-    said = duecall(f"keys suspend {key_id} --reason {shlex.quote(reason)}")
-    assert (said.code, said.out) == (2, "")
-    assert says in said.err
-    assert "915123456" not in said.err
-    assert "jana" not in said.err
-    assert keys.authenticate(secret).principal.key_id == UUID(key_id)
+    ):
+        said = duecall(f"keys suspend {key_id} --reason {shlex.quote(reason)}")
+        assert (said.code, said.out) == (2, "")
+        assert says in said.err
+        assert not [each for each in ("915123456", "jana") if each in said.err]
+        assert keys.authenticate(secret).principal.key_id == UUID(key_id)
     assert f"Key {key_id} is suspended" in duecall(f"keys suspend {key_id}").told, "none is needed"
     assert f"Key {key_id} is suspended" in duecall(f"keys suspend {key_id} --reason later").told, "it had none"
     assert listed(duecall, key_id)["suspendReason"] == "later"
@@ -196,33 +190,33 @@ def test_rotation_keeps_principal_and_allows_two_live_keys(duecall: Duecall, see
     assert {each["keyId"] for each in of_company} == {first_id, second_id, third_id}
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        ("keys create", "Give exactly one of --company ID, --ats NAME and --rotate"),
-        (f"keys create --ats A --rotate {uuid4()}", "Give exactly one of --company ID, --ats NAME and --rotate"),
-        ("keys create --ats ' '", "--ats needs a name"),
-        ("keys create --ats A --name B", "--name cannot be combined with --ats"),
-        ("keys create --ats 'A\nB'", "A key's name must be one line of 1 to 100 visible"),
-        (f"keys create --company {uuid4()} --name ' '", "A key's name must be one line of 1 to 100 visible"),
-        (f"keys create --company {uuid4()} --name {'x' * 101}", "A key's name must be one line of 1 to 100 visible"),
-        ("keys create --ats A --scopes read:jbos", "There is no scope read:jbos. There are: delete:agents,"),
-        ("keys create --ats A --expires 2026-04-02T11:59:59Z", "The expiry of a key must be in the future."),
-        ("keys create --ats A --expires 2027-01-01T00:00", "--expires needs a UTC offset, Z or a time zone"),
-        ("keys create --ats A --expires soon", "--expires is not a valid date-time"),
-        ("keys create --ats A --per-minute 0", "--per-minute"),
-        (f"keys create --company {uuid4()}", "There is no such company."),
-        (f"keys create --rotate {uuid4()}", "There is no such key; `duecall keys list` has their ids."),
-        (f"keys suspend {uuid4()}", "There is no such key"),
-        (f"keys resume {uuid4()}", "There is no such key"),
-        (f"keys revoke {uuid4()}", "There is no such key"),
-        ("keys revoke sk_live_x", "Invalid value for 'KEY_ID'"),
-    ],
+ERRORS = (
+    ("keys create", "Give exactly one of --company ID, --ats NAME and --rotate"),
+    (f"keys create --ats A --rotate {uuid4()}", "Give exactly one of --company ID, --ats NAME and --rotate"),
+    ("keys create --ats ' '", "--ats needs a name"),
+    ("keys create --ats A --name B", "--name cannot be combined with --ats"),
+    ("keys create --ats 'A\nB'", "A key's name must be one line of 1 to 100 visible"),
+    (f"keys create --company {uuid4()} --name ' '", "A key's name must be one line of 1 to 100 visible"),
+    (f"keys create --company {uuid4()} --name {'x' * 101}", "A key's name must be one line of 1 to 100 visible"),
+    ("keys create --ats A --scopes read:jbos", "There is no scope read:jbos. There are: delete:agents,"),
+    ("keys create --ats A --expires 2026-04-02T11:59:59Z", "The expiry of a key must be in the future."),
+    ("keys create --ats A --expires 2027-01-01T00:00", "--expires needs a UTC offset, Z or a time zone"),
+    ("keys create --ats A --expires soon", "--expires is not a valid date-time"),
+    ("keys create --ats A --per-minute 0", "--per-minute"),
+    (f"keys create --company {uuid4()}", "There is no such company."),
+    (f"keys create --rotate {uuid4()}", "There is no such key; `duecall keys list` has their ids."),
+    (f"keys suspend {uuid4()}", "There is no such key"),
+    (f"keys resume {uuid4()}", "There is no such key"),
+    (f"keys revoke {uuid4()}", "There is no such key"),
+    ("keys revoke sk_live_x", "Invalid value for 'KEY_ID'"),
 )
-def test_keys_errors_are_one_line(duecall: Duecall, keys: Keys, words: str, says: str) -> None:
-    said = duecall(words)
-    assert said.is_one_error_line(1) or said.is_one_error_line(2)
-    assert says in said.err
+
+
+def test_keys_errors_are_one_line(duecall: Duecall, keys: Keys) -> None:
+    for words, says in ERRORS:
+        said = duecall(words)
+        assert said.is_one_error_line(1) or said.is_one_error_line(2), words
+        assert says in said.err
     assert keys.all(None) == []
 
 

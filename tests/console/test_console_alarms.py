@@ -1,8 +1,7 @@
 """The page Alarms, their number on Now, and operators who acknowledge them."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import timedelta
 from html import unescape
 from uuid import UUID, uuid4
@@ -11,7 +10,6 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from console.assembly import ConsoleUseCases
 from scheduler.domain.alarm import KeptAlarm, RaisedAlarm, key_of
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
@@ -22,8 +20,7 @@ from tests.console.acts import form_in, send, words
 from tests.console.conftest import Console, settings_of_console
 from tests.console.oidc import served
 from tests.console.test_console_now import events
-from tests.support.builders import Tenant, an_operator
-from tests.support.statements import statements_of
+from tests.support.builders import Tenant
 
 SEE_OTHER, FORBIDDEN, NOT_FOUND, UNPROCESSABLE = 303, 403, 404, 422
 WHY = "the proxy was restarted"
@@ -185,19 +182,6 @@ def _reopened(operator: httpx.Client) -> dict[str, str]:
     return form_in(operator.get(f"{ACKNOWLEDGE}?kind=CAUSE_LOST"))
 
 
-def test_second_of_two_operators_sees_that_it_is_closed(
-    console: Console, operator: httpx.Client, raised: Raise, alarms: Alarms
-) -> None:
-    form = f"{ACKNOWLEDGE}?alarm={raised('DEAF_WORKER').id}"
-    with console.signed_in() as second:
-        fields = {**form_in(second.get(form)), "reason": "late"}
-        send(operator, form, reason=WHY)
-        answer = second.post(ACKNOWLEDGE, data=fields)
-    assert answer.status_code == NOT_FOUND
-    assert "No such alarm is open: it was acknowledged before" in words(answer)
-    assert [each.note for each in alarms.all()] == [WHY]
-
-
 def test_alarms_of_a_company_are_linked_from_its_page(operator: httpx.Client, raised: Raise, tenant: Tenant) -> None:
     mine = raised("SETTINGS", company_id=tenant.company_id)
     raised("SETTINGS", company_id=uuid4())
@@ -226,32 +210,3 @@ def test_list_continues_after_fifty_rows(operator: httpx.Client, raised: Raise, 
         pages += 1
     assert pages == 2
     assert len(ids) == {"open": 55, "acknowledged": 55, "all": 56}[state]
-
-
-def test_lists_and_act_send_a_constant_number_of_statements(
-    use_cases: ConsoleUseCases, raised: Raise, database: Database, tenant: Tenant
-) -> None:
-    actor = an_operator(replace(tenant, now=real_now))
-
-    def count() -> list[int]:
-        of_alarms = use_cases.alarms(actor)
-        acts: Sequence[Callable[[], object]] = (
-            of_alarms.open,
-            of_alarms.all,
-            lambda: of_alarms.open(company_id=uuid4()),
-            lambda: of_alarms.all(company_id=uuid4()),
-            lambda: of_alarms.acknowledge(None, kind="CAUSE_LOST", note=WHY),
-        )
-        counts = []
-        for do in acts:
-            with statements_of(use_cases.database) as sent:
-                do()
-            counts.append(len(sent))
-        return counts
-
-    raised("CAUSE_LOST", attempt_id=uuid4())
-    few = count()
-    for _ in range(20):
-        alarm = raised("CAUSE_LOST", attempt_id=uuid4())
-    copies_of(database, alarm, 20)
-    assert count() == few

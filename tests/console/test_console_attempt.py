@@ -1,8 +1,6 @@
 """The page of one attempt: blocks with who ends them, times, history, chain and call."""
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -31,7 +29,6 @@ from tests.support.builders import (
     a_waiting_command,
     an_attempt_of_unknown_outcome,
 )
-from tests.support.statements import statements_of
 
 OK, NOT_FOUND, UNPROCESSABLE = 200, 404, 422
 
@@ -117,11 +114,15 @@ def test_attempt_of_an_earlier_version_says_what_may_be_missing(tenant: Tenant, 
     assert "An earlier version created this attempt. Rules about the country or the time zone" in shown(viewer, attempt)
 
 
-def test_callable_attempt_has_no_block(tenant: Tenant, viewer: httpx.Client) -> None:
+def test_callable_attempt_has_no_block_but_tables_with_bars(tenant: Tenant, viewer: httpx.Client) -> None:
     page = shown(viewer, a_pending_attempt(tenant))
     assert blocks_in(page) == []
     assert "No rule blocks it. It is called in its turn" in page
     assert "never claimed" in page
+    assert page.count('<svg class="bar"') == 1
+    assert "<caption>Events of the attempt</caption>" in page
+    assert "<caption>Calling hours</caption>" in page
+    assert 'role="rowheader">Europe/Bratislava</th>' in page
 
 
 def test_times_are_in_utc_and_on_the_callees_clock(tenant: Tenant, viewer: httpx.Client) -> None:
@@ -131,14 +132,6 @@ def test_times_are_in_utc_and_on_the_callees_clock(tenant: Tenant, viewer: httpx
     assert f"{due_at:%Y-%m-%d} 10:00:00 UTC" in page
     assert f"{due_at:%Y-%m-%d} {hour}:00 Europe/Bratislava" in page or due_at.month in {3, 10}
     assert "Europe/Bratislava (<code>PHONE_NUMBER</code>)" in page
-
-
-def test_hours_and_events_are_tables_with_bars(tenant: Tenant, viewer: httpx.Client) -> None:
-    page = shown(viewer, a_pending_attempt(tenant))
-    assert page.count('<svg class="bar"') == 1
-    assert "<caption>Events of the attempt</caption>" in page
-    assert "<caption>Calling hours</caption>" in page
-    assert 'role="rowheader">Europe/Bratislava</th>' in page
 
 
 def test_call_and_history_are_shown(tenant: Tenant, viewer: httpx.Client) -> None:
@@ -208,35 +201,11 @@ def test_unknown_outcome_is_shown_with_its_decision(
     assert "Answer lost" in page
 
 
-@pytest.mark.parametrize("attempt_id", [str(UUID(int=1)), "nonsense", "%2e%2e"])
-def test_missing_attempt_is_a_page(viewer: httpx.Client, attempt_id: str) -> None:
-    answer = viewer.get(f"/attempts/{attempt_id}")
-    assert answer.status_code == NOT_FOUND
-    assert "There is no such" in answer.text
-
-
-def test_page_takes_a_constant_number_of_statements(
-    tenant: Tenant, account: Callable[[], None], operators_database: Database
-) -> None:
-    pages = AttemptPages(replace(tenant.context, database=operators_database))
-    attempt = a_pending_attempt(tenant)
-
-    def statements() -> int:
-        with statements_of(operators_database) as sent:
-            pages.details(attempt.id)
-        return len(sent)
-
-    statements()  # the first one opens the connection
-    alone = statements()
-    for _ in range(5):
-        a_waiting_command(tenant, attempt.interview_id)
-        a_placed_attempt(tenant)
-    tenant.change(
-        "INSERT INTO attempt_history (attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail)"
-        " SELECT attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail FROM attempt_history"
-    )
-    assert statements() == alone
-    assert alone <= 16
+def test_missing_attempt_is_a_page(viewer: httpx.Client) -> None:
+    for attempt_id in (UUID(int=1), "nonsense", "%2e%2e"):
+        answer = viewer.get(f"/attempts/{attempt_id}")
+        assert answer.status_code == NOT_FOUND
+        assert "There is no such" in answer.text
 
 
 # ---- acts

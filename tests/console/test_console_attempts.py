@@ -6,6 +6,7 @@ from base64 import b64decode
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 from html import unescape
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +30,6 @@ from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
-from scheduler.persistence.schema import Logins
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands
@@ -49,7 +49,6 @@ from tests.support.builders import (
     an_attempt_of_unknown_outcome,
     of_company,
 )
-from tests.support.statements import statements_of
 
 OK, SEE_OTHER, UNPROCESSABLE, AWAY = 200, 303, 422, 503
 AN_HOUR, A_DAY = timedelta(hours=1), timedelta(days=1)
@@ -233,32 +232,31 @@ def test_two_end_states_are_one_filter(viewer: httpx.Client, tenant: Tenant, oth
 HISTORY_OF = ("", "pending", "due", "waiting", "in-progress", "finished", "failed", "unknown")
 
 
-@pytest.mark.parametrize("state", HISTORY_OF)
 def test_calls_of_a_company_are_found_by_creation_and_change(
-    viewer: httpx.Client, tenant: Tenant, other: Tenant, state: str
+    viewer: httpx.Client, tenant: Tenant, other: Tenant
 ) -> None:
     for each in (tenant, tenant, other):
         due(each), waiting(each), a_placed_attempt(each), ended(each, Reason.INVALID_NUMBER)
         an_attempt_of_unknown_outcome(each)
-    company = str(tenant.company_id)
-    rows = all_listed(viewer, state=state, company=company)
-    assert len(rows) >= 2
-    first, second = rows[:2]
-    for number, row in enumerate(rows):
-        days = {first: 1, second: 2}.get(row, 3 + number)
-        change = "UPDATE attempts SET created_at = :created, updated_at = :changed WHERE id = :id"
-        created = datetime(2025, 1, days, tzinfo=UTC)
-        tenant.change(change, created=created, changed=created + timedelta(days=365), id=row)
     tenant.change("UPDATE interviews SET created_at = '2025-01-01'")
-
-    def found(**fields: str) -> set[UUID]:
-        return set(all_listed(viewer, state=state, company=company, **fields))
-
-    assert found(created_from="2025-01-01T00:00", created_to="2025-01-02T00:00") == {first}
-    assert found(created_to="2025-01-03T00:00") == {first, second}
-    assert found(created_from="2025-01-02T00:00") == set(rows) - {first}
-    assert found(changed_from="2026-01-02T00:00") == set(rows) - {first}
-    assert found(changed_from="2027-01-01T00:00") == found(created_to="2024-01-01T00:00") == set()
+    for state in HISTORY_OF:
+        fields = {"state": state, "company": str(tenant.company_id)}
+        rows = all_listed(viewer, **fields)
+        first, second = rows[:2]
+        for number, row in enumerate(rows):
+            days = {first: 1, second: 2}.get(row, 3 + number)
+            change = "UPDATE attempts SET created_at = :created, updated_at = :changed WHERE id = :id"
+            created = datetime(2025, 1, days, tzinfo=UTC)
+            tenant.change(change, created=created, changed=created + timedelta(days=365), id=row)
+        for more, expected in (
+            ({"created_from": "2025-01-01T00:00", "created_to": "2025-01-02T00:00"}, {first}),
+            ({"created_to": "2025-01-03T00:00"}, {first, second}),
+            ({"created_from": "2025-01-02T00:00"}, set(rows) - {first}),
+            ({"changed_from": "2026-01-02T00:00"}, set(rows) - {first}),
+            ({"changed_from": "2027-01-01T00:00"}, set()),
+            ({"created_to": "2024-01-01T00:00"}, set()),
+        ):
+            assert set(all_listed(viewer, **fields, **more)) == expected, (state, more)
 
 
 def test_cancellation_by_creation_takes_only_listed_calls(operator: httpx.Client, tenant: Tenant) -> None:
@@ -307,41 +305,41 @@ def test_page_names_the_day_of_a_due_time(operator: httpx.Client, tenant: Tenant
     assert form.status_code == UNPROCESSABLE, "an act must not depend on the day on which its form is sent"
 
 
-@pytest.mark.parametrize(
-    ("query", "problem"),
-    [
-        ("state=gone", "There is no such state"),
-        ("rule=WEATHER", "There is no such rule"),
-        ("reason=none", "There is no such end reason"),
-        ("company=acme", "named by its id"),
-        (f"company={UUID(int=7)}", "There is no company with this id."),
-        ("zone=Mars/Base", "There is no such time zone"),
-        ("zone=%2B99:00", "There is no such time zone"),
-        ("due_from=tomorrow", "Write due times in UTC"),
-        ("due_from=24:00", "or 09:00 for today."),
-        ("due_from=9999-12-31T12:00&due_to=11:00", "Write due times in UTC"),
-        ("due_from=2030-01-02T00:00&due_to=2030-01-01T00:00", "ends before it begins"),
-        ("created_from=2030-01-02T00:00&created_to=2030-01-01T00:00", "The range of creation times ends before"),
-        ("created_to=soon", "Write creation times in UTC"),
-        ("changed_from=soon", "Write times in UTC"),
-        ("created_from=2030-01-02T00:00", "Add a company id."),
-        ("changed_from=2030-01-02T00:00&state=finished", "Add a company id."),
-        ("state=waiting&rule=PACE", "A rule holds only due calls."),
-        ("state=finished&zone=Asia/Tokyo", "only among pending calls"),
-        ("state=in-progress&due_from=09:00", "only among pending or finished calls"),
-        ("state=finished&reason=cause-lost&due_from=09:00", "only among pending or finished calls"),
-        ("state=due&reason=busy", "Only finished calls have an end reason."),
-        ("state=due&reason=cause-lost", "The cause is lost only of failed calls."),
-        (f"state=finished&after={place_text(UUID(int=1), 10**30)}", "this part of the list is incomplete."),
-        ("state=due&after=x", "this part of the list is incomplete."),
-        (f"after={place_text(UUID(int=1), datetime(2030, 1, 1, tzinfo=UTC))}", "this part of the list is incomplete."),
-        (f"state=due&after={place_text(UUID(int=1), LATEST)}", "this part of the list is incomplete."),
-    ],
-)
-def test_wrong_filter_is_explained(viewer: httpx.Client, query: str, problem: str) -> None:
-    page = viewer.get(f"/attempts?{query}")
-    assert page.status_code == UNPROCESSABLE
-    assert problem in page.text
+WRONG_FILTERS = [
+    ("state=gone", "There is no such state"),
+    ("rule=WEATHER", "There is no such rule"),
+    ("reason=none", "There is no such end reason"),
+    ("company=acme", "named by its id"),
+    (f"company={UUID(int=7)}", "There is no company with this id."),
+    ("zone=Mars/Base", "There is no such time zone"),
+    ("zone=%2B99:00", "There is no such time zone"),
+    ("due_from=tomorrow", "Write due times in UTC"),
+    ("due_from=24:00", "or 09:00 for today."),
+    ("due_from=9999-12-31T12:00&due_to=11:00", "Write due times in UTC"),
+    ("due_from=2030-01-02T00:00&due_to=2030-01-01T00:00", "ends before it begins"),
+    ("created_from=2030-01-02T00:00&created_to=2030-01-01T00:00", "The range of creation times ends before"),
+    ("created_to=soon", "Write creation times in UTC"),
+    ("changed_from=soon", "Write times in UTC"),
+    ("created_from=2030-01-02T00:00", "Add a company id."),
+    ("changed_from=2030-01-02T00:00&state=finished", "Add a company id."),
+    ("state=waiting&rule=PACE", "A rule holds only due calls."),
+    ("state=finished&zone=Asia/Tokyo", "only among pending calls"),
+    ("state=in-progress&due_from=09:00", "only among pending or finished calls"),
+    ("state=finished&reason=cause-lost&due_from=09:00", "only among pending or finished calls"),
+    ("state=due&reason=busy", "Only finished calls have an end reason."),
+    ("state=due&reason=cause-lost", "The cause is lost only of failed calls."),
+    (f"state=finished&after={place_text(UUID(int=1), 10**30)}", "this part of the list is incomplete."),
+    ("state=due&after=x", "this part of the list is incomplete."),
+    (f"after={place_text(UUID(int=1), datetime(2030, 1, 1, tzinfo=UTC))}", "this part of the list is incomplete."),
+    (f"state=due&after={place_text(UUID(int=1), LATEST)}", "this part of the list is incomplete."),
+]
+
+
+def test_wrong_filter_is_explained(viewer: httpx.Client) -> None:
+    for query, problem in WRONG_FILTERS:
+        page = viewer.get(f"/attempts?{query}")
+        assert page.status_code == UNPROCESSABLE, query
+        assert problem in page.text, query
 
 
 def test_calls_with_an_offset_are_found_by_it(viewer: httpx.Client, tenant: Tenant) -> None:
@@ -435,25 +433,6 @@ def test_part_without_a_match_says_that_more_was_not_searched(
     assert 'rel="next"' in page
 
 
-@pytest.mark.parametrize("query", ["", "state=due", "state=pending", "state=in-progress", "reason=busy", "company={}"])
-def test_page_has_a_constant_number_of_statements(tenant: Tenant, logins: Logins, query: str) -> None:
-    assert logins.operator is not None
-    database = Database(logins.operator, pool_size=1, operates=True)
-    lists = attempts.AttemptLists(database, real_now)
-    only = filter_of(dict(httpx.QueryParams(query.format(tenant.company_id))))
-    lists.page(only, None)  # the first transaction of a connection says more
-    counts = []
-    for _ in range(2):
-        for made in (due, waiting, a_placed_attempt):
-            made(tenant)
-        ended(tenant, Reason.BUSY)
-        with statements_of(database) as sent_statements:
-            assert lists.page(only, None).attempts
-        counts.append(len(sent_statements))
-    database.close()
-    assert counts[0] == counts[1] <= 4
-
-
 # ---- cancellation
 
 
@@ -528,23 +507,18 @@ def test_list_is_cancelled_by_commands(operator: httpx.Client, tenant: Tenant, o
     assert (entry.reason, entry.after) == (WHY, {"count": 3, "filter": fields})
 
 
-@pytest.mark.parametrize(
-    ("text", "notice"),
-    [
+def test_notice_of_a_cancellation_has_only_a_number(viewer: httpx.Client) -> None:
+    for number, notice in (
         ("0", "No call was cancelled:"),
         ("1", "1 call is being cancelled."),
         ("10000", "10,000 calls are being cancelled."),
-        *((text, None) for text in ("", "-1", "1e3", "1234567", "all<b>")),
-    ],
-)
-def test_notice_of_a_cancellation_has_only_a_number(viewer: httpx.Client, text: str, notice: str | None) -> None:
-    page = viewer.get("/attempts", params={"cancelled": text})
-    assert page.status_code == OK
-    if notice is None:
-        assert 'role="status"' not in page.text
+    ):
+        assert f'role="status">{notice}' in viewer.get("/attempts", params={"cancelled": number}).text
+    for wrong in ("", "-1", "1e3", "1234567", "all<b>"):
+        page = viewer.get("/attempts", params={"cancelled": wrong})
+        assert page.status_code == OK
+        assert 'role="status"' not in page.text, wrong
         assert "all<b>" not in unescape(page.text)
-    else:
-        assert f'role="status">{notice}' in page.text
 
 
 def test_cancellation_of_claimed_calls_says_so(
@@ -565,18 +539,24 @@ def test_cancellation_of_claimed_calls_says_so(
 
 
 @pytest.mark.usefixtures("everything")
-@pytest.mark.parametrize("query", ["state=due", "state=waiting", "state=pending", f"rule={Rule.EXPIRED}"])
-@pytest.mark.parametrize(
-    "more", ["", "&company={}", "&zone=Europe/Bratislava", "&zone=Asia/Tokyo", "&due_to=2100-01-01T00:00"]
-)
-def test_preview_counts_what_the_act_cancels(tenant: Tenant, query: str, more: str) -> None:
+def test_preview_counts_what_the_act_cancels(tenant: Tenant) -> None:
     lists = attempts.AttemptLists(tenant.database, real_now)
-    only = filter_of(dict(httpx.QueryParams((query + more).format(tenant.company_id))))
-    counts = lists.matching_counts(only, 1000)
-    found = [tenant.attempt(each) for each in lists.matching(only, 1000)]
-    assert counts.attempts == len(found)
-    assert counts.companies == len({each.company_id for each in found})
-    assert counts.soon == sum(each.due_at < real_now() + AN_HOUR for each in found)
+    for query, more in product(
+        ("state=due", "state=waiting", "state=pending", f"rule={Rule.EXPIRED}"),
+        (
+            "",
+            f"&company={tenant.company_id}",
+            "&zone=Europe/Bratislava",
+            "&zone=Asia/Tokyo",
+            "&due_to=2100-01-01T00:00",
+        ),
+    ):
+        only = filter_of(dict(httpx.QueryParams(query + more)))
+        counts = lists.matching_counts(only, 1000)
+        found = [tenant.attempt(each) for each in lists.matching(only, 1000)]
+        assert counts.attempts == len(found), (query, more)
+        assert counts.companies == len({each.company_id for each in found}), (query, more)
+        assert counts.soon == sum(each.due_at < real_now() + AN_HOUR for each in found), (query, more)
 
 
 def test_cancellation_of_all_companies_is_refused(operator: httpx.Client, tenant: Tenant) -> None:

@@ -19,7 +19,6 @@ from scheduler.use_cases.operations.new_calls import shared_out
 from tests.conftest import NOON, seed
 from tests.console.conftest import Console
 from tests.support.builders import ALWAYS, BRATISLAVA, Tenant, a_pending_attempt, a_placed_attempt, a_tenant, of_company
-from tests.support.statements import statements_of
 
 OK, UNPROCESSABLE, SEE_OTHER = 200, 422, 303
 TOKYO = CalleeClock(source=TimezoneSource.ZONE, zones=("Asia/Tokyo",))
@@ -190,22 +189,6 @@ def test_pauses_are_said_with_the_forecast(acme: Tenant, console: Console, viewe
     assert "1 of these companies is paused." in viewer.get("/calendar").text
     console.pauses.pause(None, "a reason")
     assert "All calls are paused." in viewer.get("/calendar").text
-
-
-def test_calendar_needs_a_session(console: Console) -> None:
-    with console.client() as client:
-        assert client.get("/calendar").status_code == SEE_OTHER
-
-
-def test_calendar_takes_the_same_statements_for_more_calls(acme: Tenant, begins: datetime) -> None:
-    a_pending_attempt(acme, due_at=begins)
-    with statements_of(acme.database) as few:
-        calendars(acme).day()
-    for number in range(3):
-        a_pending_attempt(another(acme, f"{number}"), due_at=begins + number * QUARTER, clock=TOKYO)
-    with statements_of(acme.database) as many:
-        assert len(calendars(acme).day().companies) == 4
-    assert len(many) == len(few)
 
 
 def test_only_the_first_calls_are_counted(

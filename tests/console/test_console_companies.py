@@ -1,24 +1,21 @@
 """The pages Companies and Company, and the pause of one company."""
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
 import httpx
 import pytest
 
-from console.reads.installation import MOST_LISTED, MOST_PARTS, CompanyPages, Show
-from scheduler.assembly import context_of
+from console.reads.installation import MOST_LISTED, MOST_PARTS
 from scheduler.domain.alarm import RaisedAlarm, key_of
 from scheduler.hashing import Hasher
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
-from scheduler.persistence.schema import Logins
 from scheduler.use_cases.shared.alarms import Acts
 from tests.conftest import CALLER, real_now, seed
 from tests.console.acts import form_in, send, words
-from tests.console.conftest import Console, settings_of_console
+from tests.console.conftest import Console
 from tests.support.builders import (
     ALWAYS,
     Tenant,
@@ -28,7 +25,6 @@ from tests.support.builders import (
     a_waiting_command,
     an_attempt_of_unknown_outcome,
 )
-from tests.support.statements import statements_of
 
 OK, SEE_OTHER, FORBIDDEN, NOT_FOUND, UNPROCESSABLE = 200, 303, 403, 404, 422
 FIVE_MINUTES = timedelta(minutes=5)
@@ -49,15 +45,6 @@ def acme(database: Database, hasher: Hasher) -> Tenant:
 @pytest.fixture
 def globex(database: Database, hasher: Hasher) -> Tenant:
     return a_company(database, hasher, "Globex")
-
-
-@pytest.fixture
-def pages(logins: Logins, redis_url: str) -> Iterator[CompanyPages]:
-    """The reads of the pages, as the role of the console."""
-    assert logins.operator is not None
-    database = Database(logins.operator, pool_size=2, operates=True)
-    yield CompanyPages(context_of(settings_of_console(logins, redis_url, "http://console.test"), database))
-    database.close()
 
 
 def _page_of(tenant: Tenant) -> str:
@@ -124,22 +111,6 @@ def test_long_list_says_how_many_it_leaves_out(viewer: httpx.Client, acme: Tenan
     assert f"The {MOST_LISTED} most troubled of {MOST_LISTED + 1} companies." in words(page)
     assert page.text.count('<th scope="row" role="rowheader">') == MOST_LISTED
     assert str(acme.company_id) in page.text
-
-
-def test_pages_of_companies_have_a_constant_number_of_reads(pages: CompanyPages, acme: Tenant) -> None:
-    def reads() -> tuple[int, int]:
-        with statements_of(pages._database) as all_of_list:
-            pages.all(Show.ALL, "")
-        with statements_of(pages._database) as all_of_one:
-            pages.one(acme.company_id)
-        return len(all_of_list), len(all_of_one)
-
-    few = reads()
-    _copies(acme, 30)
-    for _ in range(3):
-        a_waiting_command(acme, None)
-        an_attempt_of_unknown_outcome(acme)
-    assert reads() == few
 
 
 # ---- one company
@@ -233,23 +204,12 @@ def _acts(tenant: Tenant) -> tuple[str, str]:
     return (f"/acts/pause-company?company={tenant.company_id}", f"/acts/resume-company?company={tenant.company_id}")
 
 
-def test_company_is_paused_and_resumed(
-    console: Console, operator: httpx.Client, acme: Tenant, globex: Tenant, database: Database
-) -> None:
+def test_company_offers_its_pause_or_its_end(console: Console, operator: httpx.Client, acme: Tenant) -> None:
     pause, resume = _acts(acme)
     assert pause in operator.get(_page_of(acme)).text
     assert send(operator, pause, reason="an invoice").headers["location"] == _page_of(acme)
     assert console.pauses.active() == (None, {acme.company_id: "an invoice"})
     assert resume in operator.get(_page_of(acme)).text
-    assert send(operator, resume, reason="it is paid").status_code == SEE_OTHER
-    assert console.pauses.active() == (None, {})
-    [session] = console.sessions.all()
-    resumed, paused = Acts(database).newest(AuditFilter(company_id=acme.company_id), None, 3)
-    assert (paused.verb, paused.actor, paused.target) == ("pause", session.actor, f"company:{acme.company_id}")
-    assert (paused.before, paused.after) == ({"state": "RUNNING"}, {"state": "PAUSED", "reason": "an invoice"})
-    assert (resumed.verb, resumed.actor, resumed.reason) == ("resume", session.actor, "it is paid")
-    assert (resumed.before, resumed.after) == (paused.after, paused.before)
-    assert Acts(database).newest(AuditFilter(company_id=globex.company_id), None, 1) == []
 
 
 def test_preview_counts_the_calls_of_this_company(

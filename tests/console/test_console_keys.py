@@ -8,19 +8,13 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from console.lists import ROWS
-from console.reads.installation import KeyPages
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
-from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
-from scheduler.persistence.schema import Logins
 from scheduler.use_cases.resources.keys import Keys
-from scheduler.use_cases.shared.alarms import Acts
 from tests.conftest import TestClock, real_now, seed
-from tests.console.acts import form_in, send, words
-from tests.console.conftest import PEPPER, Console
-from tests.support.statements import statements_of
+from tests.console.acts import words
+from tests.console.conftest import PEPPER
 
 OK, SEE_OTHER, FORBIDDEN, NOT_FOUND, CONFLICT, UNPROCESSABLE = 200, 303, 403, 404, 409, 422
 ACTS = ("suspend-key", "resume-key", "revoke-key")
@@ -119,53 +113,7 @@ def test_unknown_key_has_no_page(viewer: httpx.Client) -> None:
         assert "There is no such key." in page.text
 
 
-def test_pages_of_keys_have_a_constant_number_of_reads(logins: Logins, new: New, keys: Keys) -> None:
-    key = new()
-    assert logins.operator is not None
-    database = Database(logins.operator, pool_size=2, operates=True)
-    pages = KeyPages(database, real_now)
-
-    def reads() -> tuple[int, int]:
-        with statements_of(database) as all_of_list, database.reading() as stores:
-            stores.keys.newest(key.company_id, None, ROWS + 1)
-        with statements_of(database) as all_of_one:
-            pages.one(key.key_id)
-        return len(all_of_list), len(all_of_one)
-
-    few = reads()
-    for _ in range(5):
-        new()
-    keys.rotate(key.key_id, {})
-    assert reads() == few
-    database.close()
-
-
 # ---- acts
-
-
-def test_key_is_suspended_resumed_and_revoked(
-    console: Console, admin: httpx.Client, new: New, database: Database
-) -> None:
-    key = new()
-    suspend, resume, revoke = (_act(name, key) for name in ACTS)
-    assert send(admin, suspend, reason="an invoice").headers["location"] == _page_of(key)
-    assert "❚❚ Suspended" in words(admin.get(_page_of(key)))
-    assert send(admin, resume, reason="it is paid").status_code == SEE_OTHER
-    assert "✓ Active" in words(admin.get(_page_of(key)))
-    assert send(admin, revoke, reason="it leaked").status_code == SEE_OTHER
-    assert "✕ Revoked" in words(admin.get(_page_of(key)))
-    [session] = console.sessions.all()
-    revoked, resumed, suspended, _ = Acts(database).newest(AuditFilter(target_id=str(key.key_id)), None, 5)
-    assert [each.verb for each in (suspended, resumed, revoked)] == ["key.suspend", "key.resume", "key.revoke"]
-    assert {each.actor for each in (suspended, resumed, revoked)} == {session.actor}
-    assert (suspended.before, suspended.after, suspended.reason) == (
-        {"state": "ACTIVE"},
-        {"state": "SUSPENDED"},
-        "an invoice",
-    )
-    assert (resumed.before, resumed.after) == ({"state": "SUSPENDED", "reason": "an invoice"}, {"state": "ACTIVE"})
-    assert resumed.reason == "it is paid"
-    assert (revoked.before, revoked.after, revoked.reason) == ({"state": "ACTIVE"}, {"state": "REVOKED"}, "it leaked")
 
 
 def test_key_offers_only_acts_that_change_it(admin: httpx.Client, new: New, keys: Keys) -> None:
@@ -220,12 +168,3 @@ def test_act_that_changes_nothing_says_so(admin: httpx.Client, new: New, keys: K
         answer = admin.get(_act(name, key))
         assert answer.status_code == UNPROCESSABLE
         assert "A revoked key cannot be restored." in answer.text
-
-
-def test_key_that_is_revoked_meanwhile_is_not_suspended(admin: httpx.Client, new: New, keys: Keys) -> None:
-    key = new()
-    form = form_in(admin.get(_act("suspend-key", key)))
-    keys.revoke(key.key_id)
-    answer = admin.post("/acts/suspend-key", data={**form, "reason": "too late"})
-    assert answer.status_code == UNPROCESSABLE
-    assert "A revoked key cannot be restored." in answer.text

@@ -25,12 +25,19 @@ def routes_of_pages() -> set[str]:
     return {path for path in shown if not path.startswith(WITHOUT_SESSION)}
 
 
-def test_links_lead_to_every_page(console: Console) -> None:
+def test_links_lead_to_every_page_and_each_needs_a_session(console: Console) -> None:
     with console.signed_in(OperatorRole.ADMIN) as admin:
         linked = linked_pages(admin, ROUTES)
+        for address in (*linked.values(), "/sign-in", "/nowhere"):
+            html = admin.get(address).text
+            assert not re.search(r"<style|style=|<script(?! src=)| on\w+=|javascript:", html), address
     reached = {name.partition("?")[0] for name in linked}
     opposites = {"/acts/resume-everything", "/acts/resume-company"}  # shown while the other act has been executed
     assert reached | opposites >= routes_of_pages()
+    with console.client() as stranger:
+        for address in linked.values():
+            answer = stranger.get(address)
+            assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, "/sign-in"), address
 
 
 @pytest.mark.parametrize("role", [OperatorRole.VIEWER, OperatorRole.OPERATOR])
@@ -39,15 +46,3 @@ def test_no_link_of_a_role_leads_to_a_refusal(console: Console, role: OperatorRo
         linked = linked_pages(client, ROUTES)
     if role is OperatorRole.VIEWER:
         assert not [name for name in linked if name.startswith("/acts/")]
-
-
-def test_every_page_needs_a_session_and_has_no_inline_script(console: Console) -> None:
-    with console.signed_in(OperatorRole.ADMIN) as admin:
-        linked = linked_pages(admin, ROUTES)
-        for address in (*linked.values(), "/sign-in", "/nowhere"):
-            html = admin.get(address).text
-            assert not re.search(r"<style|style=|<script(?! src=)| on\w+=|javascript:", html), address
-    with console.client() as stranger:
-        for address in linked.values():
-            answer = stranger.get(address)
-            assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, "/sign-in"), address

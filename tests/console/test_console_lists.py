@@ -111,67 +111,69 @@ def test_list_continues_after_fifty_rows(
 COMPANY = UUID(int=7)
 
 
-@pytest.mark.parametrize(
-    ("address", "text"),
-    [
-        ("/alarms", "No alarm is open: nothing needs an operator now."),
-        ("/alarms?state=all", "Acknowledged alarms are deleted after a year."),
-        ("/alarms?kind=X", "No such alarm has this kind."),
-        (f"/alarms?company={COMPANY}", "No such alarm names this company."),
-        ("/audit", "No act was recorded yet."),
-        (f"/audit?subject={COMPANY}", "No act matches."),
-        ("/audit?actor=other", "No act matches."),
-        ("/batches", "There are no batches."),
-        (f"/batches?company={COMPANY}", "No batch of this company was sent."),
-        ("/erasures", "No company was deleted."),
-        ("/erasures?state=open", "No erasure is open. Show all"),
-        ("/keys", "There are no API keys yet."),
-        (f"/keys?company={COMPANY}", "This company has no keys of its own."),
-        (f"/keys?after={place_text(COMPANY)}", "There are no older keys. Newest"),
-        ("/quarantine", "Nothing is in quarantine"),
-        ("/quarantine?kind=callback", "No callback is in quarantine."),
-        (f"/quarantine?kind=callback&company={COMPANY}", "No callback of this company is in quarantine."),
-        ("/unknown", "No outcome needs a decision"),
-        (f"/unknown?company={COMPANY}", "No outcome of this company needs a decision."),
-        ("/webhooks", "There are no webhooks."),
-        (f"/webhooks?company={COMPANY}", "No webhook receives events of this company."),
-    ],
+EMPTY = (
+    ("/alarms", "No alarm is open: nothing needs an operator now."),
+    ("/alarms?state=all", "Acknowledged alarms are deleted after a year."),
+    ("/alarms?kind=X", "No such alarm has this kind."),
+    (f"/alarms?company={COMPANY}", "No such alarm names this company."),
+    ("/audit", "No act was recorded yet."),
+    (f"/audit?subject={COMPANY}", "No act matches."),
+    ("/audit?actor=other", "No act matches."),
+    ("/batches", "There are no batches."),
+    (f"/batches?company={COMPANY}", "No batch of this company was sent."),
+    ("/erasures", "No company was deleted."),
+    ("/erasures?state=open", "No erasure is open. Show all"),
+    ("/keys", "There are no API keys yet."),
+    (f"/keys?company={COMPANY}", "This company has no keys of its own."),
+    (f"/keys?after={place_text(COMPANY)}", "There are no older keys. Newest"),
+    ("/quarantine", "Nothing is in quarantine"),
+    ("/quarantine?kind=callback", "No callback is in quarantine."),
+    (f"/quarantine?kind=callback&company={COMPANY}", "No callback of this company is in quarantine."),
+    ("/unknown", "No outcome needs a decision"),
+    (f"/unknown?company={COMPANY}", "No outcome of this company needs a decision."),
+    ("/webhooks", "There are no webhooks."),
+    (f"/webhooks?company={COMPANY}", "No webhook receives events of this company."),
 )
-def test_empty_list_says_why(admin: httpx.Client, address: str, text: str) -> None:
-    assert text in words(admin.get(address))
+"""Addresses of lists without rows, and what they say."""
 
 
-@pytest.mark.parametrize(
-    ("address", "problem"),
-    [
-        *(
-            (f"/{each}?company=x", "The filter company is not an id.")
-            for each in ("alarms", "batches", "keys", "quarantine", "unknown", "webhooks")
-        ),
-        *(
-            (f"/{each}?after=eA", "The address of this part of the list is incomplete.")
-            for each in ("alarms", "audit", "batches", "erasures", "keys", "quarantine", "unknown", "webhooks")
-        ),
-        ("/alarms?state=all&after=MjAyNi0wMS0wMSAx", "The address of this part of the list is incomplete."),
-        ("/alarms?state=x", "The filter state must be one of: open, acknowledged, all."),
-        ("/alarms?kind=a%00b", "The filter kind must be one line"),
-        ("/audit?kind=x", "The filter kind must be one of: alarm.acknowledge,"),
-        ("/audit?subject=x", "The filter subject is not an id."),
-        ("/audit?actor=a%00b", "The filter actor must be one line of at most 200 visible characters."),
-        ("/audit?after=LTE", "The address of this part of the list is incomplete."),
-        ("/audit?after=%F0%9F", "The address of this part of the list is incomplete."),
-        ("/batches?state=x", "The filter state must be one of"),
-        ("/batches?batch=x", "The filter batch is not an id."),
-        ("/companies?show=x", "The filter show must be one of: all, late, paused, commands."),
-        (f"/companies?name={'x' * 101}", "The filter name must be one line of at most 100 visible characters."),
-        ("/erasures?state=x", "The filter state must be one of: open, done."),
-        ("/quarantine?kind=x", "The filter kind must be one of: command, callback."),
-        ("/webhooks?state=x", "The filter state must be one of"),
-        *((f"/webhooks/{{id}}?{query}", "The") for query in ("state=x", "type=x", "after=x")),
-    ],
+def test_empty_list_says_why(admin: httpx.Client) -> None:
+    for address, text in EMPTY:
+        assert text in words(admin.get(address)), address
+
+
+WRONG = (
+    *(
+        (f"/{each}?company=x", "The filter company is not an id.")
+        for each in ("alarms", "batches", "keys", "quarantine", "unknown", "webhooks")
+    ),
+    *(
+        (f"/{each}?after=eA", "The address of this part of the list is incomplete.")
+        for each in ("alarms", "audit", "batches", "erasures", "keys", "quarantine", "unknown", "webhooks")
+    ),
+    ("/alarms?state=all&after=MjAyNi0wMS0wMSAx", "The address of this part of the list is incomplete."),
+    ("/alarms?state=x", "The filter state must be one of: open, acknowledged, all."),
+    ("/alarms?kind=a%00b", "The filter kind must be one line"),
+    ("/audit?kind=x", "The filter kind must be one of: alarm.acknowledge,"),
+    ("/audit?subject=x", "The filter subject is not an id."),
+    ("/audit?actor=a%00b", "The filter actor must be one line of at most 200 visible characters."),
+    ("/audit?after=LTE", "The address of this part of the list is incomplete."),
+    ("/audit?after=%F0%9F", "The address of this part of the list is incomplete."),
+    ("/batches?state=x", "The filter state must be one of"),
+    ("/batches?batch=x", "The filter batch is not an id."),
+    ("/companies?show=x", "The filter show must be one of: all, late, paused, commands."),
+    (f"/companies?name={'x' * 101}", "The filter name must be one line of at most 100 visible characters."),
+    ("/erasures?state=x", "The filter state must be one of: open, done."),
+    ("/quarantine?kind=x", "The filter kind must be one of: command, callback."),
+    ("/webhooks?state=x", "The filter state must be one of"),
+    *((f"/webhooks/{{id}}?{query}", "The") for query in ("state=x", "type=x", "after=x")),
 )
-def test_wrong_filter_is_named(admin: httpx.Client, tenant: Tenant, address: str, problem: str) -> None:
-    page = admin.get(address.replace("{id}", str(a_webhook(tenant))))
-    assert page.status_code == UNPROCESSABLE
-    assert problem in words(page)
-    assert "<tbody" not in page.text.partition('role="alert"')[2], "no row is listed"
+
+
+def test_wrong_filter_is_named(admin: httpx.Client, tenant: Tenant) -> None:
+    webhook_id = a_webhook(tenant)
+    for address, problem in WRONG:
+        page = admin.get(address.replace("{id}", str(webhook_id)))
+        assert page.status_code == UNPROCESSABLE, address
+        assert problem in words(page), address
+        assert "<tbody" not in page.text.partition('role="alert"')[2], "no row is listed"

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import httpx
@@ -215,6 +216,7 @@ def test_no_name_code_or_secret_is_stored_or_logged(
 # ---- refused
 
 
+UNVERIFIED = "The answer of your organisation could not be verified."
 _WRONG_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"nonce": "another"}, "claim nonce"),
     ({"nonce": None}, "claim nonce"),
@@ -242,19 +244,14 @@ _WRONG_CLAIMS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("claims", "cause"),
-    _WRONG_CLAIMS,
-    # Not by their values: times differ between the processes that run the tests.
-    ids=[f"{'-'.join(claims)}-{place}" for place, (claims, _) in enumerate(_WRONG_CLAIMS)],
-)
 def test_token_with_a_wrong_claim_is_refused(
-    oidc: OidcConsole, browser: httpx.Client, caplog: pytest.LogCaptureFixture, claims: dict[str, Any], cause: str
+    oidc: OidcConsole, browser: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    oidc.provider.faults.claims = claims
-    answer = oidc.sign_in(browser)
-    assert_refused(oidc, browser, answer, FORBIDDEN, "The answer of your organisation could not be verified.")
-    assert f"'cause': '{cause}'" in caplog.text
+    for claims, cause in _WRONG_CLAIMS:
+        caplog.clear()
+        oidc.provider.faults.claims = claims
+        assert_refused(oidc, browser, oidc.sign_in(browser), FORBIDDEN, UNVERIFIED)
+        assert f"'cause': '{cause}'" in caplog.text, claims
 
 
 def test_token_for_us_among_others_is_accepted(oidc: OidcConsole, browser: httpx.Client) -> None:
@@ -262,60 +259,31 @@ def test_token_for_us_among_others_is_accepted(oidc: OidcConsole, browser: httpx
     assert continued(oidc.sign_in(browser)) == "/"
 
 
-def _unsigned(oidc: OidcConsole) -> None:
-    # {"alg":"none"} and {}
-    oidc.provider.faults.id_token = "eyJhbGciOiJub25lIn0.e30."
-
-
-def _with_the_clients_secret(oidc: OidcConsole) -> None:
-    oidc.provider.faults.signed_with = CLIENT_SECRET.encode()
-    oidc.provider.faults.header = {"kid": FIRST_KEY.kid}
-
-
-def _with_the_public_key_as_secret(oidc: OidcConsole) -> None:
-    oidc.provider.faults.signed_with = FIRST_KEY.as_pem(private=False)
-    oidc.provider.faults.header = {"kid": FIRST_KEY.kid}
-
-
-def _with_another_key(oidc: OidcConsole) -> None:
-    oidc.provider.faults.signed_with = a_key("first")
-
-
-def _with_an_unknown_key(oidc: OidcConsole) -> None:
-    oidc.provider.faults.signed_with = a_key("unpublished")
-
-
-def _malformed(oidc: OidcConsole) -> None:
-    oidc.provider.faults.id_token = "not.a.token"
-
-
-def _nested(oidc: OidcConsole) -> None:
-    header = {"alg": "RS256", "kid": FIRST_KEY.kid}
-    # Shorter than NESTED: of a long token nothing is read.
-    oidc.provider.faults.id_token = jws.serialize_compact(header, b"[" * 3000, FIRST_KEY)
-
-
-@pytest.mark.parametrize(
-    ("forge", "cause"),
-    [
-        (_unsigned, "unsupported_algorithm"),
-        (_with_the_clients_secret, "unsupported_algorithm"),
-        (_with_the_public_key_as_secret, "unsupported_algorithm"),
-        (_with_another_key, "bad_signature"),
-        (_with_an_unknown_key, "unknown key"),
-        (_malformed, "decode_error"),
-        # Python 3.12 and newer parse deeper nesting than 3.11, and find that it has no end.
-        (_nested, "malformed" if sys.version_info < (3, 12) else "invalid_payload"),
-    ],
-)
 def test_forged_or_malformed_token_is_refused(
-    oidc: OidcConsole, browser: httpx.Client, caplog: pytest.LogCaptureFixture, forge: Any, cause: str
+    oidc: OidcConsole, browser: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    forge(oidc)
-    answer = oidc.sign_in(browser)
-    assert_refused(oidc, browser, answer, FORBIDDEN, "The answer of your organisation could not be verified.")
-    assert f"'cause': '{cause}'" in caplog.text
-    assert oidc.provider.asked.count("/keys") <= 2
+    known = {"kid": FIRST_KEY.kid}
+    # Shorter than NESTED: of a long token nothing is read.
+    nested = jws.serialize_compact({"alg": "RS256", **known}, b"[" * 3000, FIRST_KEY)
+    # Python 3.12 and newer parse deeper nesting than 3.11, and find that it has no end.
+    endless = "malformed" if sys.version_info < (3, 12) else "invalid_payload"
+    forgeries: list[tuple[dict[str, Any], str]] = [
+        ({"id_token": "eyJhbGciOiJub25lIn0.e30."}, "unsupported_algorithm"),  # {"alg":"none"} and {}
+        ({"signed_with": CLIENT_SECRET.encode(), "header": known}, "unsupported_algorithm"),
+        ({"signed_with": FIRST_KEY.as_pem(private=False), "header": known}, "unsupported_algorithm"),
+        ({"signed_with": a_key("first")}, "bad_signature"),
+        ({"signed_with": a_key("unpublished")}, "unknown key"),
+        ({"id_token": "not.a.token"}, "decode_error"),
+        ({"id_token": nested}, endless),
+    ]
+    for faults, cause in forgeries:
+        caplog.clear()
+        oidc.provider.reset()
+        for name, value in faults.items():
+            setattr(oidc.provider.faults, name, value)
+        assert_refused(oidc, browser, oidc.sign_in(browser), FORBIDDEN, UNVERIFIED)
+        assert f"'cause': '{cause}'" in caplog.text, faults
+        assert oidc.provider.asked.count("/keys") <= 2
 
 
 def test_symmetric_key_of_the_provider_is_not_used(oidc: OidcConsole, browser: httpx.Client) -> None:
@@ -327,12 +295,15 @@ def test_symmetric_key_of_the_provider_is_not_used(oidc: OidcConsole, browser: h
     assert_refused(oidc, browser, answer, BAD_GATEWAY, "answers in an unexpected way")
 
 
-@pytest.mark.parametrize("roles", [None, [], "duecall", ["Duecall-Admin", "admin"], {"duecall-admin": True}, [7, None]])
-def test_operator_without_a_role_is_refused(oidc: OidcConsole, browser: httpx.Client, roles: Any) -> None:
-    oidc.provider.roles = roles
-    answer = oidc.sign_in(browser)
-    assert_refused(oidc, browser, answer, FORBIDDEN, "the claim roles of its ID token contains no role of the console")
-    assert "duecall-viewer, duecall-operator, duecall-admin" in answer.text
+def test_operator_without_a_role_is_refused(oidc: OidcConsole, browser: httpx.Client) -> None:
+    """`test_sign_in.py` has the claims that contain none."""
+    says = "the claim roles of its ID token contains no role of the console"
+    wrong: list[Any] = [None, ["Duecall-Admin", "admin"]]
+    for roles in wrong:
+        oidc.provider.roles = roles
+        answer = oidc.sign_in(browser)
+        assert_refused(oidc, browser, answer, FORBIDDEN, says)
+        assert "duecall-viewer, duecall-operator, duecall-admin" in answer.text
 
 
 def test_answer_without_its_start_is_refused(oidc: OidcConsole, browser: httpx.Client) -> None:
@@ -353,10 +324,10 @@ def test_answer_without_its_start_is_refused(oidc: OidcConsole, browser: httpx.C
     assert continued(oidc.finish(browser, url)) == "/", "a wrong answer must not end the sign-in of this browser"
 
 
-@pytest.mark.parametrize("cookie", ["", ".", "x", "x.y", "é.1", "x" * 10_000])
-def test_made_up_cookie_starts_nothing(oidc: OidcConsole, browser: httpx.Client, cookie: str) -> None:
-    headers = {b"Cookie": f"{COOKIE}={cookie}".encode()}
-    for query in ("", "?state=", "?state=x&code=y", "?state=%ff%00"):
+def test_made_up_cookie_starts_nothing(oidc: OidcConsole, browser: httpx.Client) -> None:
+    cookies, queries = ("", ".", "x", "x.y", "é.1", "x" * 10_000), ("", "?state=", "?state=x&code=y", "?state=%ff%00")
+    for cookie, query in product(cookies, queries):
+        headers = {b"Cookie": f"{COOKIE}={cookie}".encode()}
         answer = httpx.get(f"{oidc.url}/sign-in/callback{query}", headers=headers, timeout=30)
         assert_refused(oidc, browser, answer, BAD_REQUEST, "This browser did not start this sign-in.")
 
@@ -389,35 +360,29 @@ def test_answer_of_the_provider_is_used_once(
     assert_refused(oidc, browser, answer, status, says)
 
 
-@pytest.mark.parametrize("issuer", ["http://localhost:1", None])
-def test_answer_of_another_provider_is_refused(oidc: OidcConsole, browser: httpx.Client, issuer: str | None) -> None:
-    oidc.provider.faults.answer = {"iss": issuer}
-    answer = oidc.sign_in(browser)
-    assert_refused(oidc, browser, answer, FORBIDDEN, "The answer came from another identity provider.")
-    assert "/token" not in oidc.provider.asked
+def test_answer_of_another_provider_is_refused(oidc: OidcConsole, browser: httpx.Client) -> None:
+    for issuer in ("http://localhost:1", None):
+        oidc.provider.faults.answer = {"iss": issuer}
+        answer = oidc.sign_in(browser)
+        assert_refused(oidc, browser, answer, FORBIDDEN, "The answer came from another identity provider.")
+        assert "/token" not in oidc.provider.asked
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "says"),
-    [
+def test_error_of_the_provider_is_shown_in_our_words(
+    oidc: OidcConsole, browser: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    of_the_provider = {"error_description": "canary", "error_uri": "canary"}
+    for error, status, says in (
         ("access_denied", FORBIDDEN, "Your organisation did not sign you in."),
         ("invalid_scope", BAD_GATEWAY, "The sign-in of your organisation reported an error."),
         ("<b>canary</b>", BAD_GATEWAY, "The sign-in of your organisation reported an error."),
-    ],
-)
-def test_error_of_the_provider_is_shown_in_our_words(
-    oidc: OidcConsole, browser: httpx.Client, caplog: pytest.LogCaptureFixture, error: str, status: int, says: str
-) -> None:
-    oidc.provider.faults.answer = {"code": None, "error": error, "error_description": "canary", "error_uri": "canary"}
-    answer = oidc.sign_in(browser)
-    assert_refused(oidc, browser, answer, status, says)
-    assert "canary" not in answer.text + caplog.text
-
-
-def test_answer_without_a_code_is_refused(oidc: OidcConsole, browser: httpx.Client) -> None:
+    ):
+        oidc.provider.faults.answer = {"code": None, "error": error, **of_the_provider}
+        answer = oidc.sign_in(browser)
+        assert_refused(oidc, browser, answer, status, says)
+        assert "canary" not in answer.text + caplog.text
     oidc.provider.faults.answer = {"code": None}
-    answer = oidc.sign_in(browser)
-    assert_refused(oidc, browser, answer, BAD_GATEWAY, "reported an error")
+    assert_refused(oidc, browser, oidc.sign_in(browser), BAD_GATEWAY, "reported an error")
 
 
 def test_sign_in_starts_only_from_a_page_of_the_console(oidc: OidcConsole) -> None:
@@ -436,29 +401,36 @@ def test_sign_in_leads_nowhere_else(oidc: OidcConsole, browser: httpx.Client) ->
     assert "evil" not in answer.text
 
 
-@pytest.mark.parametrize(("path", "status"), [("/token", 500), ("/token", 400), ("/keys", 503)])
-def test_failure_of_the_provider_is_shown(oidc: OidcConsole, browser: httpx.Client, path: str, status: int) -> None:
-    oidc.provider.published = [a_key(f"new {path} {status}")]
-    oidc.provider.faults.status = {path: status}
-    is_away = status >= 500
-    says = "cannot be reached" if is_away else "answers in an unexpected way"
-    assert_refused(oidc, browser, oidc.sign_in(browser), AWAY if is_away else BAD_GATEWAY, says)
-    oidc.provider.faults.status = {}
-    assert continued(oidc.sign_in(browser)) == "/"
+def test_failure_of_the_provider_is_shown(oidc: OidcConsole, browser: httpx.Client) -> None:
+    for path, status, shown, says in (
+        ("/token", 500, AWAY, "cannot be reached"),
+        ("/token", 400, BAD_GATEWAY, "answers in an unexpected way"),
+        ("/keys", 503, AWAY, "cannot be reached"),
+    ):
+        oidc.provider.published = [a_key(f"new {path} {status}")]
+        oidc.provider.faults.status = {path: status}
+        assert_refused(oidc, browser, oidc.sign_in(browser), shown, says)
+        oidc.provider.faults.status = {}
+        assert continued(oidc.sign_in(browser)) == "/"
+        oidc.sessions.revoke_all()
 
 
-@pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/keys", "/token"])
-@pytest.mark.parametrize("text", [NESTED, '{"keys": [{"kty": ["jana.canary@example.com"]}]}'])
-def test_unusable_answer_of_the_provider_is_shown(settings: Settings, oidc: OidcConsole, path: str, text: str) -> None:
-    oidc.provider.faults.text = {path: text}
+def test_unusable_answer_of_the_provider_is_shown(settings: Settings, oidc: OidcConsole) -> None:
+    """By one console, in the order in which it asks: a document that it can use is kept."""
+    paths, texts = ("/.well-known/openid-configuration", "/keys", "/token"), (NESTED, CANARY)
     with served(with_provider(settings, oidc.provider.issuer)) as url:
         fresh = OidcConsole(url=url, provider=oidc.provider, sessions=oidc.sessions, headers={})
         with fresh.browser() as browser:
-            answer = browser.post("/sign-in/oidc")
-            if path in ("/keys", "/token"):
-                answer = fresh.finish(browser, continued(answer))
-            assert_refused(fresh, browser, answer, BAD_GATEWAY, "answers in an unexpected way")
-    assert "canary" not in answer.text
+            for path, answered in product(paths, texts):
+                oidc.provider.faults.text = {path: answered}
+                answer = browser.post("/sign-in/oidc")
+                if path in ("/keys", "/token"):
+                    answer = fresh.finish(browser, continued(answer))
+                assert_refused(fresh, browser, answer, BAD_GATEWAY, "answers in an unexpected way")
+                assert "canary" not in answer.text
+
+
+CANARY = '{"keys": [{"kty": ["jana.canary@example.com"]}]}'
 
 
 def test_wrong_secret_of_the_console_is_shown(settings: Settings, oidc: OidcConsole) -> None:

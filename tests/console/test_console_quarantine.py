@@ -2,25 +2,21 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from html import unescape
 from threading import Barrier
 from uuid import UUID
 
 import httpx
-import pytest
 
-from console.assembly import ConsoleUseCases
 from scheduler.domain.command import Command
 from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.use_cases.shared.alarms import Acts
-from tests.conftest import real_now, seed
+from tests.conftest import seed
 from tests.console.acts import form_in, send, words
 from tests.console.conftest import Console
 from tests.console.work import a_failed_callback, a_failed_command
-from tests.support.builders import Tenant, a_placed_attempt, a_waiting_command, an_operator, of_company
-from tests.support.statements import statements_of
+from tests.support.builders import Tenant, a_placed_attempt, a_waiting_command, of_company
 
 SEE_OTHER, FORBIDDEN, NOT_FOUND, UNPROCESSABLE = 303, 403, 404, 422
 WHY = "release 1.4.2 fixes it"
@@ -64,12 +60,6 @@ def test_list_shows_what_failed_and_no_body(operator: httpx.Client, tenant: Tena
     assert "+421" not in page.text
 
 
-def test_number_on_now_counts_commands_and_callbacks(operator: httpx.Client, tenant: Tenant) -> None:
-    a_failed_command(tenant)
-    a_failed_callback(tenant, a_placed_attempt(tenant))
-    assert 'id="figure-quarantine" href="/quarantine">2</a>' in operator.get("/").text
-
-
 def test_list_is_filtered_by_kind(operator: httpx.Client, tenant: Tenant) -> None:
     command = a_failed_command(tenant)
     callback = a_failed_callback(tenant, a_placed_attempt(tenant))
@@ -103,42 +93,16 @@ def test_retried_command_waits_again(operator: httpx.Client, tenant: Tenant) -> 
     assert entry.actor.startswith("link:")
 
 
-def test_dropped_command_is_answered_and_empty(admin: httpx.Client, tenant: Tenant) -> None:
-    command = a_failed_command(tenant)
-    assert "its client receives 409 COMMAND_DROPPED" in words(admin.get(drop(command.id)))
-    send(admin, drop(command.id), reason=WHY)
-    [[body, answer]] = tenant.ask("SELECT body, answer FROM inbox WHERE id = :id", id=command.id)
-    assert (body, answer["refusal"]["code"]) == (None, "COMMAND_DROPPED")
-
-
-def test_retried_callback_is_processed_again(operator: httpx.Client, tenant: Tenant) -> None:
-    callback = a_failed_callback(tenant, a_placed_attempt(tenant))
-    send(operator, retry(callback), reason=WHY)
-    assert tenant.ask("SELECT failures, quarantined_at, heard_at FROM carrier_events") == [(0, None, None)]
-
-
-def test_dropped_callback_leaves_the_call_to_the_carrier(admin: httpx.Client, tenant: Tenant) -> None:
-    attempt = a_placed_attempt(tenant)
+def test_preview_of_a_drop_says_what_follows(admin: httpx.Client, tenant: Tenant) -> None:
+    """`test_quarantine.py` and `test_apply.py` of the use cases have what follows."""
+    command, attempt = a_failed_command(tenant), a_placed_attempt(tenant)
     callback = a_failed_callback(tenant, attempt)
+    assert 'id="figure-quarantine" href="/quarantine">2</a>' in admin.get("/").text
+    assert "its client receives 409 COMMAND_DROPPED" in words(admin.get(drop(command.id)))
     assert f"The carrier is asked about attempt {attempt.id}, next at" in words(admin.get(drop(callback)))
     send(admin, drop(callback), reason=WHY)
-    [[raw, heard_at]] = tenant.ask("SELECT raw, heard_at FROM carrier_events")
-    assert raw == {}
-    assert heard_at is not None
     [entry] = Acts(tenant.database).newest(AuditFilter(concerns=callback), None, 10)
     assert (entry.verb, entry.company_id) == ("callback.drop", tenant.company_id)
-
-
-def test_second_of_two_operators_sees_that_it_is_gone(console: Console, operator: httpx.Client, tenant: Tenant) -> None:
-    command = a_failed_command(tenant)
-    with console.signed_in(OperatorRole.ADMIN) as second:
-        form = {**form_in(second.get(drop(command.id))), "reason": WHY}
-        send(operator, retry(command.id), reason=WHY)
-        answer = second.post("/acts/drop-quarantined", data=form)
-    assert answer.status_code == NOT_FOUND
-    assert "Nothing with this id is in quarantine: it was retried or dropped before" in words(answer)
-    [[applied_at]] = tenant.ask("SELECT applied_at FROM inbox")
-    assert applied_at is None
 
 
 def test_acts_at_the_same_instant_are_one(console: Console, operator: httpx.Client, tenant: Tenant) -> None:
@@ -158,27 +122,3 @@ def test_acts_at_the_same_instant_are_one(console: Console, operator: httpx.Clie
             answers = list(operators.map(act, range(2)))
     assert sorted(each.status_code for each in answers) == [SEE_OTHER, NOT_FOUND]
     assert len(Acts(tenant.database).newest(AuditFilter(concerns=command.id), None, 10)) == 1
-
-
-@pytest.mark.parametrize("act", ["retry", "drop"])
-def test_acts_and_list_read_a_constant_number(use_cases: ConsoleUseCases, tenant: Tenant, act: str) -> None:
-    first, second = a_failed_command(tenant), a_failed_command(tenant)
-    actor = an_operator(replace(tenant, now=real_now))
-
-    def count(command: Command) -> list[int]:
-        of_quarantine = use_cases.quarantine(actor)
-        counts = []
-        for do in (
-            lambda: of_quarantine.page(None, None, 50),
-            lambda: of_quarantine.page(None, None, 50, tenant.company_id),
-            lambda: of_quarantine.find(command.id),
-            lambda: (of_quarantine.requeue if act == "retry" else of_quarantine.drop)(command.id, WHY),
-        ):
-            with statements_of(use_cases.database) as sent:
-                do()
-            counts.append(len(sent))
-        return counts
-
-    few = count(first)
-    copies_of(tenant, second, 40)
-    assert count(second) == few

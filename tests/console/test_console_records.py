@@ -9,15 +9,12 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from console.assembly import ConsoleUseCases
 from scheduler.domain.principal import Act, TargetKind, Verb
-from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from tests.conftest import real_now
 from tests.console.acts import send, words
 from tests.console.conftest import Console
 from tests.support.builders import Tenant
-from tests.support.statements import statements_of
 
 OK, NOT_FOUND, UNPROCESSABLE = 200, 404, 422
 
@@ -135,21 +132,3 @@ def test_audit_is_filtered(viewer: httpx.Client, database: Database) -> None:
     assert verbs(viewer.get(f"/audit?subject={key_id}")) == ["key.suspend"]
     assert verbs(viewer.get(f"/audit?subject={company_id}")) == ["pause", "key.suspend"]
     assert verbs(viewer.get(f"/audit?subject={company_id}&actor=link%3Ax")) == ["pause"]
-
-
-def test_lists_send_a_constant_number_of_statements(
-    use_cases: ConsoleUseCases, database: Database, tenant: Tenant
-) -> None:
-    def count() -> list[int]:
-        counts = []
-        for do in (use_cases.certificates.newest, lambda: use_cases.audit.newest(AuditFilter(), None, 50)):
-            with statements_of(use_cases.database) as sent:
-                do()
-            counts.append(len(sent))
-        return counts
-
-    few = count()
-    for each in range(20):
-        an_erasure(tenant, days_ago=each)
-        add(database, "link:x", an_act())
-    assert count() == few

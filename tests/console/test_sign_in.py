@@ -246,6 +246,8 @@ def test_state_belongs_to_the_whole_cookie(provider: IdentityProvider) -> None:
         ({"https://example.com/roles": ["duecall-viewer"]}, "https://example.com/roles", OperatorRole.VIEWER),
         ({"a.b": ["duecall-viewer"], "a": {"b": ["duecall-admin"]}}, "a.b", OperatorRole.VIEWER),
         ({}, "roles", None),
+        *(({"roles": wrong}, "roles", None) for wrong in (None, [], "duecall", ["Duecall-Admin", "admin"], [7, None])),
+        ({"roles": {"duecall-admin": True}}, "roles", None),
     ],
 )
 def test_role_is_the_highest_in_the_claim(claims: Mapping[str, Any], claim: str, role: OperatorRole | None) -> None:

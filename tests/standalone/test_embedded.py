@@ -160,11 +160,33 @@ def open_folder() -> Iterator[Path]:
         yield path
 
 
-def test_data_survive_a_stop_of_the_server(server: Server) -> None:
-    word = keep(server.start())
+def test_data_survive_stops_and_repeated_acts_change_nothing(server: Server) -> None:
     server.stop()
-    assert not server.is_running()
+    url, pid = server.start(), server.pid
+    assert (server.start(), server.pid) == (url, pid)
+    word = keep(url)
+    for _ in range(2):
+        server.stop()
+        assert not server.is_running()
+        assert server.process is not None
+        assert server.process.returncode == 0
     assert keeps(server.start(), word)
+
+
+def test_server_shows_its_password_to_no_one_and_gets_no_ctrl_c(server: Server, folder: Path) -> None:
+    assert not server.is_running()
+    assert not server.is_ready()
+    with pytest.raises(ServerUnavailable, match="has not been started"):
+        _ = server.url
+    with pytest.raises(ServerUnavailable, match="has not been started"):
+        server.command()
+    server.start()
+    command = server.command()
+    password = server.url.split(":")[2].split("@")[0]
+    assert not any(password in word for word in (*command.argv, *command.env.values()))
+    assert {is_private(path) for path in folder.iterdir()} == {True}
+    assert server.pid is not None
+    assert (os.getsid(server.pid), os.getpgid(server.pid)) == (server.pid, server.pid)
 
 
 def test_killed_server_restarts_at_the_same_url(server: Server) -> None:
@@ -185,23 +207,6 @@ def test_postgres_killed_with_open_clients_restarts(new_server: NewServer) -> No
         kill(server)
         server.restart()
     assert keeps(url, word)
-
-
-def test_second_stop_has_no_effect(server: Server) -> None:
-    server.stop()
-    server.start()
-    server.stop()
-    server.stop()
-    assert server.process is not None
-    assert server.process.returncode == 0
-
-
-def test_start_of_running_server_changes_nothing(new_server: NewServer) -> None:
-    server = new_server(EmbeddedValkey)
-    url = server.start()
-    pid = server.pid
-    assert server.start() == url
-    assert server.pid == pid
 
 
 def test_frozen_server_is_killed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +244,7 @@ def test_taken_port_is_reported_and_leaves_nothing_behind(folder: Path) -> None:
     server.stop()
 
 
-def test_postgres_uses_utf8_and_utc_and_requires_the_password(folder: Path, new_server: NewServer) -> None:
+def test_postgres_has_its_settings_and_logs_no_personal_data(folder: Path, new_server: NewServer) -> None:
     url = new_server(EmbeddedPostgres).start()
     with psycopg.connect(url) as connection:
         for setting, value in {
@@ -254,6 +259,16 @@ def test_postgres_uses_utf8_and_utc_and_requires_the_password(folder: Path, new_
     password = (folder / "postgres.password").read_text()
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(url.replace(password, "guess"))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE people (number text PRIMARY KEY)")
+        connection.execute("INSERT INTO people VALUES (%s)", [NUMBER])
+        with pytest.raises(psycopg.errors.UniqueViolation, match=NUMBER.strip("+")):
+            connection.execute("INSERT INTO people VALUES (%s)", [NUMBER])
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation, match=NUMBER.strip("+")):
+            connection.execute("SELECT %s::uuid", [NUMBER])
+    log = (folder / "postgres.log").read_text()
+    assert "ready to accept connections" in log
+    assert NUMBER not in log
 
 
 def test_valkey_keeps_its_queue_and_requires_the_password(folder: Path, new_server: NewServer) -> None:
@@ -271,37 +286,6 @@ def test_valkey_keeps_its_queue_and_requires_the_password(folder: Path, new_serv
     stranger = redis.Redis.from_url(url.replace(password, "guess"))
     with stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
-
-
-def test_server_has_no_url_before_its_start(server: Server) -> None:
-    assert not server.is_running()
-    assert not server.is_ready()
-    with pytest.raises(ServerUnavailable, match="has not been started"):
-        _ = server.url
-    with pytest.raises(ServerUnavailable, match="has not been started"):
-        server.command()
-
-
-def test_password_is_in_no_command_line_or_readable_file(server: Server, folder: Path) -> None:
-    server.start()
-    command = server.command()
-    password = server.url.split(":")[2].split("@")[0]
-    assert not any(password in word for word in (*command.argv, *command.env.values()))
-    assert {is_private(path) for path in folder.iterdir()} == {True}
-
-
-def test_log_contains_no_personal_data(folder: Path, new_server: NewServer) -> None:
-    url = new_server(EmbeddedPostgres).start()
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE people (number text PRIMARY KEY)")
-        connection.execute("INSERT INTO people VALUES (%s)", [NUMBER])
-        with pytest.raises(psycopg.errors.UniqueViolation, match=NUMBER.strip("+")):
-            connection.execute("INSERT INTO people VALUES (%s)", [NUMBER])
-        with pytest.raises(psycopg.errors.InvalidTextRepresentation, match=NUMBER.strip("+")):
-            connection.execute("SELECT %s::uuid", [NUMBER])
-    log = (folder / "postgres.log").read_text()
-    assert "ready to accept connections" in log
-    assert NUMBER not in log
 
 
 def test_large_log_is_rotated(folder: Path, new_server: NewServer) -> None:
@@ -338,13 +322,8 @@ def test_second_supervisor_is_refused_and_first_continues(server: Server, kind: 
     with pytest.raises(ServerUnavailable, match=f"is used by process {os.getpid()}"):
         new_server(kind).start()
     assert server.is_ready()
-
-
-def test_folder_is_unlocked_after_a_stop(new_server: NewServer) -> None:
-    first = new_server(EmbeddedValkey)
-    first.start()
-    first.stop()
-    assert new_server(EmbeddedValkey).start()
+    server.stop()
+    assert new_server(kind).start(), "a stop unlocks the folder"
 
 
 def test_next_start_stops_a_left_over_server(kind: Kind, new_server: NewServer) -> None:
@@ -388,13 +367,6 @@ def test_next_start_works_right_after_the_parent_was_killed(
     supervisor.wait()
     assert keeps(new_server(EmbeddedPostgres).start(), words[0])
     assert keeps(new_server(EmbeddedValkey).start(), words[1])
-
-
-def test_ctrl_c_does_not_reach_the_server(server: Server) -> None:
-    server.start()
-    assert server.pid is not None
-    assert os.getsid(server.pid) == server.pid
-    assert os.getpgid(server.pid) == server.pid
 
 
 def test_server_starts_in_other_thread_only_with_any_thread(folder: Path) -> None:

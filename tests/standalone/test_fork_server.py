@@ -104,20 +104,15 @@ def test_failed_fork_ends_no_other_process(server: ForkServer, start: Start, tmp
     assert another.wait(60) == 3
 
 
-def test_processes_end_with_a_killed_server(server: ForkServer, start: Start) -> None:
-    process, _ = start("wait")
-    os.kill(server.pid, signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGTERM
-    assert server.start("example", (*EXAMPLE, "0"), os.environ, Path(os.devnull)) is None
-
-
 def test_other_commands_are_not_forked(server: ForkServer, tmp_path: Path) -> None:
     for argv in (("/bin/true",), ("/bin/true", "-m", "true")):
         assert server.start("other", argv, {}, tmp_path / "log") is None
 
 
-def test_supervisor_starts_processes_without_a_server(server: ForkServer, tmp_path: Path) -> None:
+def test_supervisor_starts_processes_without_a_server(server: ForkServer, start: Start, tmp_path: Path) -> None:
+    """A killed server ends all of its processes, and starts no other."""
     said: list[str] = []
+    another, _ = start("wait")
     supervisor = Supervisor(said.append)
     supervisor.fork_server = server
     log = tmp_path / "example.log"
@@ -126,6 +121,8 @@ def test_supervisor_starts_processes_without_a_server(server: ForkServer, tmp_pa
         forked = supervisor.pid("example")
         wait_until(lambda: len(log.read_text().splitlines()) == 1, seconds=60, says="it has told")
         os.kill(server.pid, signal.SIGKILL)
+        assert another.wait(60) == -signal.SIGTERM
+        assert server.start("example", (*EXAMPLE, "0"), os.environ, Path(os.devnull)) is None
         supervisor.run(lambda: supervisor.pid("example") not in {forked, None})
         wait_until(lambda: len(log.read_text().splitlines()) == 2, seconds=60, says="it has told again")
     finally:
