@@ -45,6 +45,8 @@ def forked_command(argv: Sequence[str], environment: Mapping[str, str]) -> Itera
     """Run `python -m MODULE ...` on that thread, with its output in two files. It is killed at the end."""
     with TemporaryDirectory(prefix="duecall-command-") as folder:
         output, errors = Path(folder, "output"), Path(folder, "errors")
+        for each in (output, errors):
+            each.touch(0o600)  # the command opens them a moment later
         process = forked(("-m", __name__, str(output), *argv[1:]), environment, errors)
         try:
             yield ForkedCommand(process=process, output=output, errors=errors)

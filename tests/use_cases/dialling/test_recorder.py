@@ -74,5 +74,7 @@ def test_lock_that_is_not_skipped_keeps_one_company_waiting(tenant: Tenant, othe
     for each in (held, free, also_held):
         recorder.add(*each)
     run(recorder, rows, free[0].id)
-    assert rows.groups[1:3] == [[held[0].id, also_held[0].id], [free[0].id]], "each company by itself, once"
+    # Two threads write them at the same time.
+    one, two = sorted(rows.groups[1:3], key=len)
+    assert (one, two) == ([free[0].id], [held[0].id, also_held[0].id]), "each company by itself, once"
     assert set(rows.written) == {free[0].id, held[0].id, also_held[0].id}
