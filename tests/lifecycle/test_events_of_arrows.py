@@ -1,5 +1,6 @@
 """Partner events: each arrow of the state machine is reported by these types, or is not reported for a reason."""
 
+import ast
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -133,13 +134,29 @@ RAISED_BY: dict[str, tuple[NewEvent | OwnersEvent, ...]] = {
 
 
 def test_every_type_is_raised_by_a_function_that_is_called() -> None:
-    """So a type that nothing sends cannot be added."""
+    """So a type that nothing sends cannot be added: the product uses what each function builds."""
     raised = {event.type.value for each in RAISED_BY.values() for event in each}
     assert raised.union(*REPORTED.values()) == {*EventType}
     assert RAISED_BY.keys() == {name for name in vars(partner_events) if name.startswith("of_")}
     sources = [path.read_text(encoding="utf-8") for path in PRODUCT if path.name != "partner_events.py"]
     assert [name for name in RAISED_BY if not any(f"partner_events.{name}" in text for text in sources)] == []
+    assert [call for text in sources for call in _calls_without_use(text)] == []
     assert [text[:80] for text in sources if re.search(r"\b(NewEvent|OwnersEvent)\(", text)] == []
+
+
+def _calls_without_use(source: str) -> list[str]:
+    """Find calls of the module's functions that are a statement of their own, so that the event is lost."""
+    if "partner_events.of_" not in source:
+        return []
+    alone = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Expr))
+    calls = (ast.unparse(value) for value in alone if isinstance(value, ast.Call))
+    return [call for call in calls if call.startswith("partner_events.of_")]
+
+
+def test_call_whose_event_is_lost_is_found() -> None:
+    lost = "if due:\n    partner_events.of_test(each.id)"
+    assert _calls_without_use(lost) == ["partner_events.of_test(each.id)"]
+    assert _calls_without_use("note([partner_events.of_test(each.id)])") == []
 
 
 def test_call_is_reported_as_started_only_once() -> None:
