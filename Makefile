@@ -10,7 +10,7 @@ AT_ONCE ?= auto
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 demo: $(VENV)/runtime ## run sample calls in eight countries; ONCE=1 ends by itself, CARRIER=refuse must fail
 	@$(PY) -m scheduler demo $(if $(ONCE),--once) $(if $(CARRIER),--carrier $(CARRIER))
@@ -98,7 +98,7 @@ clean: ## delete the environment and all local data
 # A marker is written last, so that an interrupted installation is completed by the next run.
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit("Duecall needs Python 3.11 or newer; %s is %s. Try: make demo PYTHON=python3.12" % (sys.executable, sys.version.split()[0])) if sys.version_info < (3, 11) else None'
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/runtime: requirements.lock pyproject.toml | $(PY)
 	@echo "installing what Duecall needs (once; about a minute) ..."

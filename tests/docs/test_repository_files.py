@@ -177,6 +177,19 @@ def test_every_target_has_a_short_help() -> None:
     assert {name for name, text in helps.items() if len(text) > 100} == set()
 
 
+def test_environment_that_could_not_be_made_is_begun_again(tmp_path: Path) -> None:
+    """Without Debian's python3-venv, `python3 -m venv` leaves the interpreter behind, and no pip."""
+    (tmp_path / "Makefile").write_text(read("Makefile"))
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\n[ "$2" = venv ] || exit 0\nmkdir -p "$3/bin"\ntouch "$3/bin/python"\nexit 1\n')
+    python.chmod(0o755)
+    made = subprocess.run(
+        ["make", ".venv/bin/python", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert made.returncode != 0
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_templates_point_to_the_rules() -> None:
     assert "make check" in read(".github/pull_request_template.md")
     assert "SECURITY.md" in read(".github/ISSUE_TEMPLATE/bug.md")
