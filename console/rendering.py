@@ -122,8 +122,10 @@ def instant(at: datetime) -> Markup:
 
 
 def attribute(row: object, name: str) -> str:
-    """Format an attribute of a row in the form of its type. The name may lead through several objects."""
+    """Format an attribute of a row by its type, None as an empty text. The name may lead through several objects."""
     value = attrgetter(name)(row)
+    if value is None:
+        return ""
     if isinstance(value, datetime):
         return instant(value)
     return number(value) if isinstance(value, int) else str(value)

@@ -138,7 +138,7 @@ def everything(tenant: Tenant, other: Tenant) -> None:
 
 
 @pytest.mark.usefixtures("everything")
-def test_numbersof_now_lead_to_their_rows(viewer: httpx.Client) -> None:
+def test_numbers_of_now_lead_to_their_rows(viewer: httpx.Client) -> None:
     now = viewer.get("/")
     for label, count in {"Due": 8, "In progress": 2, "Waiting for their time": 3, "Failed, cause lost": 1}.items():
         assert figure(now, label) == str(count)

@@ -4,12 +4,14 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from html import escape, unescape
+from types import SimpleNamespace
 from uuid import UUID
 
 import httpx
 import pytest
 
 from console.lists import ROWS, place_text
+from console.rendering import attribute
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
@@ -34,6 +36,10 @@ Made = tuple[str, list[UUID]]
 def tenant(database: Database) -> Tenant:
     """A company on the clock of the console."""
     return a_tenant(database, seed(database, real_now(), intervals=ALWAYS), Hasher(PEPPER), real_now)
+
+
+def test_cell_is_empty_without_a_value() -> None:
+    assert [attribute(SimpleNamespace(left=left), "left") for left in (None, 0, "no")] == ["", "0", "no"]
 
 
 def keys(tenant: Tenant) -> Made:
