@@ -9,7 +9,7 @@ from fastapi.openapi.models import Example
 from pydantic import AfterValidator, Field, StrictBool, StringConstraints, WithJsonSchema
 
 from api_shim.schemas.envelope import Page, answer, page
-from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany, Owner, Weekday
+from scheduler.domain.company import DEFAULT_DELAYS, CallLimits, Company, CompanySettings, NewCompany, Owner, Weekday
 from scheduler.domain.resource import Changes
 from scheduler.rules.owners import TEXTS
 from scheduler.rules.resources import MAX_DELAYS, MAX_RETRIES, read_retry_policy, retry_policy_as_json
@@ -75,7 +75,7 @@ _RETRIES: dict[str, Any] = {
         "delays": {
             "type": "object",
             "additionalProperties": False,
-            "properties": dict.fromkeys(("BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"), _DELAYS),
+            "properties": dict.fromkeys(DEFAULT_DELAYS, _DELAYS),
         },
     },
     "examples": [{"maxRetries": 3, "delays": {"BUSY": [900], "NO_ANSWER": [7200, "NEXT_DAY"]}}],

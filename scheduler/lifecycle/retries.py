@@ -1,4 +1,8 @@
-"""After the end of an attempt: whether a retry follows and when, the status of its interview, operators' decisions."""
+"""After the end of an attempt: whether a retry follows and when, the status of its interview, operators' decisions.
+
+Four texts tell when a retry follows, and no test compares them: F4-7 in `docs/reference/rules.md`, the pages States and
+reasons, and Limits next to it, and `_RETRIES` in `api_shim/schemas/company.py`.
+"""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -42,6 +46,8 @@ def next_attempt(
     ended: Attempt, chain: Collection[Attempt], callee: Callee, expires_at: datetime, policy: Policy
 ) -> Schedule | None:
     """Plan the retry after `ended`. None: no retry follows.
+
+    The schedule's `earliest_at` obeys each rule, too, because changed calling hours compute from it again.
 
     `chain` are all attempts of its chain, including `ended`. No retry follows if its opening would be after
     `expires_at` or after the callee's consent.

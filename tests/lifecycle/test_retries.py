@@ -9,7 +9,7 @@ import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import CalleeClock, Schedule, TimezoneSource
-from scheduler.domain.company import CallTimeInterval, NextDay, RetryPolicy, Weekday
+from scheduler.domain.company import DEFAULT_DELAYS, CallTimeInterval, NextDay, RetryPolicy, Weekday
 from scheduler.domain.refusals import InvalidRetryPolicy
 from scheduler.lifecycle import retries
 from scheduler.lifecycle.policy import Policy
@@ -17,9 +17,15 @@ from scheduler.rules.resources import read_retry_policy, retry_policy_as_json
 from tests.conftest import NOON
 from tests.lifecycle.lifecycle_setup import a_callee, daily, pending
 from tests.support.builders import BRATISLAVA
+from tests.verification.judge import invariants
 
 POLICY = Policy()
 FAR = NOON + timedelta(days=7)
+
+
+def test_lists_of_retried_reasons_agree() -> None:
+    """A reason without delays is never retried, whatever the other lists say."""
+    assert {*DEFAULT_DELAYS} == {*retries.RETRIED} == invariants.RETRIED
 
 
 def local(hour: int, minute: int = 0, *, day: int = 2) -> datetime:
