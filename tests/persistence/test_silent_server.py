@@ -33,7 +33,9 @@ def over_wire(postgres_url: str) -> Iterator[tuple[Wire, Database]]:
         database.close()
 
 
-@pytest.mark.parametrize("silent", ["dead", pytest.param("mute_after", marks=guards("statement_deadline"))])
+@pytest.mark.parametrize(
+    "silent", ["dead", pytest.param("mute_after", marks=guards("statement_deadline", "late_connection"))]
+)
 def test_statement_ends_when_the_server_is_silent(
     over_wire: tuple[Wire, Database], silent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
