@@ -73,7 +73,7 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
     if _random.random() < AS_IT_WAS_MADE or case.meta is None:
         return
     if _allowed(case, ParameterLocation.QUERY) and "companyId" in _names(case, "query"):
-        case.query = {**_accepted(case.query or {}), "companyId": HOME}
+        case.query = {**_accepted(case, case.query or {}), "companyId": HOME}
     if _allowed(case, ParameterLocation.PATH) and case.meta.phase.name is not TestPhase.STATEFUL:
         names = " ".join(case.path_parameters)
         if there := THERE.get(names):
@@ -110,10 +110,12 @@ def _allowed(case: Case[Any], location: ParameterLocation) -> bool:
     return case.meta is not None and not case.meta.is_negative_at(location)
 
 
-def _accepted(query: Mapping[str, Any]) -> dict[str, Any]:
+def _accepted(case: Case[Any], query: Mapping[str, Any]) -> dict[str, Any]:
     """Remove what is mostly refused: a cursor, which only a response contains, and the end of a range with a start."""
-    ends = {f"{name.removesuffix('From')}To" for name in query if name.endswith("From")}
-    return {name: value for name, value in query.items() if name != "cursor" and name not in ends}
+    refused = {"cursor", *(f"{name.removesuffix('From')}To" for name in query if name.endswith("From"))}
+    if _name_of(case) == "createBatch" and isinstance(case.body, dict):
+        refused |= {"name", "dryRun"}  # the document cannot say that these parameters are for a batch in NDJSON
+    return {name: value for name, value in query.items() if name not in refused}
 
 
 def _names(case: Case[Any], location: str) -> set[str]:
@@ -163,6 +165,8 @@ def _meant(operation: str, body: dict[str, Any]) -> dict[str, Any]:
         _goes_to_a_company(body)
     if operation == "createInterview":
         _name_the_job_once(body)
+    if operation == "createBatch":
+        body["items"] = [_meant("createInterview", each) for each in body.get("items", ())]
     _can_be_reached(body if operation == "createCandidate" else body.get("candidate"))
     _has_a_number(body if operation == "createAgent" else body.get("agent"))
     return body
