@@ -16,10 +16,11 @@ from hatchling.builders.wheel import WheelBuilder
 
 from scheduler.setting_values import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER
 from scheduler.settings import Settings, environment
+from scheduler.use_cases.shared.hints import QUEUES
 from standalone.valkey_and_postgres import _POSTGRES_SETTINGS, _VALKEY_SETTINGS, FLOWER_RIGHTS, FLOWER_USER
 from tests.architecture.sources import PRODUCT
 from tests.docs.pages import blocks, read
-from tests.support.compose import ROOT, Missing, as_run_by_default, composed, procfile, variables_of_compose
+from tests.support.compose import ROOT, WORKERS, Missing, as_run_by_default, composed, procfile, variables_of_compose
 
 SERVERS = {"postgres", "valkey"}
 ONCE = {"migrate"}
@@ -53,6 +54,10 @@ FILLED = {
 def services() -> dict[str, Any]:
     found: dict[str, Any] = composed(FILLED)["services"]
     return found
+
+
+def test_each_queue_has_a_process_and_each_worker_a_queue() -> None:
+    assert set(WORKERS) == set(QUEUES.values())
 
 
 def test_compose_runs_the_procfiles_processes_and_no_others(services: dict[str, Any]) -> None:

@@ -8,20 +8,9 @@ import pytest
 import requests
 
 from tests.acceptance.conftest import WholeSystem, kill_server, running_system
+from tests.support.compose import procfile
 
-PROCESSES = (
-    "simulator",
-    "api",
-    "clock",
-    "dial",
-    "intake",
-    "bulk",
-    "callbacks",
-    "settle",
-    "webhooks",
-    "maintenance",
-    "flower",
-)
+PROCESSES = ("simulator", *(name for name in procfile() if name != "console"))
 
 
 @pytest.fixture(scope="module")

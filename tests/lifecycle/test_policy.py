@@ -26,9 +26,11 @@ def test_times_scaled_down_together_are_safe() -> None:
         pytest.param(
             {"connect_timeout": s(13)}, ("connect_timeout", "total_timeout"), id="connecting takes all the time"
         ),
-        pytest.param({"total_timeout": s(60)}, ("total_timeout", "lease"), id="the POST outlives the lease"),
-        pytest.param({"total_timeout": s(59.5)}, ("total_timeout", "lease"), id="no second is left to send in"),
-        pytest.param({"settle": s(60)}, ("lease", "settle"), id="given up as soon as the lease is over"),
+        pytest.param({"total_timeout": Policy().lease}, ("total_timeout", "lease"), id="the POST outlives the lease"),
+        pytest.param(
+            {"total_timeout": Policy().lease - s(0.5)}, ("total_timeout", "lease"), id="no second is left to send in"
+        ),
+        pytest.param({"settle": Policy().lease}, ("lease", "settle"), id="given up as soon as the lease is over"),
         pytest.param({"lease": s(13)}, ("total_timeout", "lease"), id="a lease as long as the POST"),
     ],
 )

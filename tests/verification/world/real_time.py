@@ -8,6 +8,7 @@ from uuid import UUID
 
 import psycopg
 
+from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
@@ -16,15 +17,20 @@ from tests.verification.world.installation import Dialler, dialling
 from tests.verification.world.moved_clock import a_clock
 from tests.verification.world.workers import CrashSetup, repeated
 
+_POLICY = Policy()
 TIMES = {
-    "DIAL_LEASE_S": "60",
-    "SETTLE_S": "300",
-    "SWEEP_S": "10",
-    "CARRIER_TOTAL_TIMEOUT_S": "13",
-    "CARRIER_CONNECT_TIMEOUT_S": "3",
-    "RING_TIMEOUT_S": "30",
-    "LINE_GAP_S": "600",
+    name: f"{span.total_seconds():g}"
+    for name, span in {
+        "DIAL_LEASE_S": _POLICY.lease,
+        "SETTLE_S": _POLICY.settle,
+        "SWEEP_S": _POLICY.sweep,
+        "CARRIER_TOTAL_TIMEOUT_S": _POLICY.total_timeout,
+        "CARRIER_CONNECT_TIMEOUT_S": _POLICY.connect_timeout,
+        "RING_TIMEOUT_S": _POLICY.ring_timeout,
+        "LINE_GAP_S": _POLICY.line_gap,
+    }.items()
 }
+"""The times of production. The settings of the tests are shorter."""
 
 
 @dataclass(frozen=True)
