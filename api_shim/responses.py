@@ -16,6 +16,7 @@ from api_shim.schemas.agent import AgentView
 from api_shim.schemas.batch import BatchView
 from api_shim.schemas.candidate import CandidateView
 from api_shim.schemas.company import CompanyView
+from api_shim.schemas.conversation import OutcomeView
 from api_shim.schemas.envelope import Answer, CommandView, ErrorView, WaitingView, WrittenView
 from api_shim.schemas.interview import AttemptView, InterviewView
 from api_shim.schemas.job import JobView
@@ -214,6 +215,9 @@ def _done(request: Request, command: Command, texts: ClientTexts) -> tuple[HTTPS
             return HTTPStatus.OK, True
         case CommandKind.INVOKE_ATTEMPT:
             return HTTPStatus.CREATED, _attempt(request, command)
+        case CommandKind.REPORT_OUTCOME:
+            assert command.answer is not None
+            return HTTPStatus.OK, OutcomeView.model_validate(command.answer.snapshot, by_name=True)
         case CommandKind.RESCHEDULE_ATTEMPT | CommandKind.DELETE_ATTEMPT | CommandKind.DELETE_WEBHOOK:
             return HTTPStatus.NO_CONTENT, None
         case CommandKind.REPLAY_DELIVERY:

@@ -297,7 +297,7 @@ class System:
                 "TWILIO_API_URL": f"http://127.0.0.1:{simulator_port}",
                 "TWILIO_ACCOUNT_SID": _SIMULATOR_ACCOUNT,
                 "TWILIO_AUTH_TOKEN": secrets.token_hex(16),
-                "TWILIO_VOICE_URL": f"{api_url}/voice",
+                "TWILIO_VOICE_URL": f"http://127.0.0.1:{simulator_port}/voice",
                 "TWILIO_CPS": str(_SIMULATOR_CPS),
             }
         return variables | dict(self._options.variables)

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from api_shim.schemas.envelope import CursorPage, Page, answer, page
-from scheduler.domain.attempt import Attempt, AttemptState, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
 from scheduler.domain.call import CallProgress, Schedule, ScheduleWarning, TimezoneSource
 from scheduler.domain.explanation import Explanation, HistoryEntry, Rule
 from scheduler.domain.interview import SHOWN_ATTEMPTS, AgentType, InterviewStatus, InterviewStory
@@ -57,6 +57,9 @@ class AttemptView(Wire):
     direction: Literal["OUTBOUND"] = "OUTBOUND"
     status: AttemptState
     reason_code: Reason | None
+    outcome: ConversationOutcome | None = Field(
+        description="The outcome of an answered call, as its conversation has reported it. Null without a report."
+    )
     retry_number: int
     scheduled_at: datetime = Field(description="The call may be placed from this time on.")
     called_at: datetime | None
@@ -188,12 +191,13 @@ class HappeningView(Wire):
     detail: dict[str, Any]
 
     @classmethod
-    def of(cls, happening: HistoryEntry) -> Self:
+    def of(cls, happening: HistoryEntry, **given: object) -> Self:
         return cls.view_of(
             happening,
             reason_code=happening.reason,
             by=happening.actor,
             detail={to_camel(name): _on_the_wire(name, value) for name, value in happening.detail.items()},
+            **given,
         )
 
 

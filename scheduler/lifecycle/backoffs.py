@@ -13,6 +13,7 @@ from uuid import UUID
 
 from scheduler.domain.call import Accepted, CarrierAnswer, NeverTaken
 from scheduler.lifecycle import breaker as breakers
+from scheduler.lifecycle import voice_server
 from scheduler.lifecycle.breaker import PERMISSIONS, Breaker
 
 T = TypeVar("T")
@@ -108,7 +109,7 @@ def judge(
     causes = [(where, cause) for where, answer in answers if (cause := breakers.cause_of(answer)) is not None]
     judged = account
     if worked and not account.is_down and not any(breakers.opens_at_once(cause) for _, cause in causes):
-        judged = Breaker()
+        judged = _after_work(account, [answer for _, answer in worked], now)
     judged = _after_those_that_failed(judged, held, causes, {where.of_caller for where, _ in worked}, companies, now)
     for where, answer in answers:
         if isinstance(answer, NeverTaken) and answer.cause in PERMISSIONS:
@@ -121,6 +122,25 @@ def judge(
         if each.breaker.is_down and (scope not in backoffs or backoffs[scope].breaker != each.breaker)
     )
     return Verdict(account=judged, backoffs=held, opened=opened)
+
+
+def with_refused_countries(
+    answers: Sequence[tuple[Where, CarrierAnswer]], blocked: Collection[str]
+) -> list[tuple[Where, CarrierAnswer]]:
+    """Read the answer that a number is blocked as a refused country, for countries with several blocked numbers."""
+    refused = NeverTaken(cause="COUNTRY_REFUSED")
+    return [
+        (where, refused if breakers.is_number_blocked(answer) and where.country in blocked else answer)
+        for where, answer in answers
+    ]
+
+
+def _after_work(account: Breaker, worked: Sequence[CarrierAnswer], now: datetime) -> Breaker:
+    """Compute the account's breaker after good answers. A trial of the voice server is decided only later."""
+    if voice_server.is_down(account):  # guard: voice_trial
+        is_placed = any(isinstance(answer, Accepted) for answer in worked)
+        return voice_server.after_trial_was_placed(account, now) if is_placed else account
+    return Breaker()
 
 
 def _after_those_that_worked(backoffs: Backoffs, worked: Sequence[tuple[Where, CarrierAnswer]]) -> dict[Scope, Backoff]:

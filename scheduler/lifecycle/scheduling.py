@@ -63,7 +63,7 @@ def on_request(
         due_at = _explicit(requested, clock, callee, received_at, policy)
         earliest_at = due_at
     _must_consent(clock, callee.consent_until, due_at)
-    warnings = _offset_warning(clock, callee, due_at)
+    warnings = offset_warnings(clock, callee, due_at)
     return schedule_on(clock, callee, requested=text, due_at=due_at, earliest_at=earliest_at), warnings
 
 
@@ -271,7 +271,8 @@ def consent_is_over_on_any(clocks: Sequence[CalleeClock], until: date, instant: 
     return any(consent_is_over(clock, until, instant) for clock in clocks)
 
 
-def _offset_warning(clock: CalleeClock, callee: Callee, due_at: datetime) -> tuple[ScheduleWarning, ...]:
+def offset_warnings(clock: CalleeClock, callee: Callee, due_at: datetime) -> tuple[ScheduleWarning, ...]:
+    """Warn of an offset that the number does not have then (F2-3). Raises OffsetMustMatchNumber."""
     if clock.source is not TimezoneSource.OFFSET or callee.number is None or not callee.number.zones:
         return ()
     if _is_an_offset_of_the_number(clock, callee, due_at):

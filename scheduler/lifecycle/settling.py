@@ -6,6 +6,7 @@ from datetime import datetime
 
 from scheduler.domain.attempt import AnswerLost, Attempt, Phase, ProofMissing
 from scheduler.domain.call import CallNews, CallProgress, CallStatus, ListedCall
+from scheduler.lifecycle import verdicts
 from scheduler.lifecycle.decisions import Alarm, live_sids
 from scheduler.lifecycle.policy import ASK_EVERY, LIST_MARGIN, MAX_QUEUE, POLLS, Policy
 
@@ -90,14 +91,18 @@ def _alarm_of_several(listed: Sequence[ListedCall]) -> Alarm:
     )
 
 
-def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissing | None:
+def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissing | CallNews | None:
     """Decide about an attempt after a failed poll, or if the carrier does not know its call.
+
+    A call whose end was heard lacks only its verdict, for which it is polled once: its end is repeated.
 
     A call with a sid is given up only when it must have ended, after the longest queueing, ringing and talking. A call
     without a sid is given up after the time for a proof, if a complete list was read after the end of its lease.
     Without such a list it is given up when it must have been hung up, unless it waits in the carrier's queue.
     """
     assert attempt.claimed_at is not None
+    if attempt.hung_up_at is not None:  # guard: verdict_without_carrier
+        return verdicts.heard_end(attempt)
     if attempt.phase is not Phase.UNKNOWN:
         return ProofMissing() if must_be_over(attempt.claimed_at, now, policy) else None
     may_go_on = now < attempt.claimed_at + policy.lease + policy.room + policy.max_call

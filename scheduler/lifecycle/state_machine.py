@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from scheduler.domain import attempt as events
-from scheduler.domain.attempt import Attempt, AttemptState, Event, Phase, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Event, Phase, Reason
 from scheduler.domain.call import CallProgress, ScheduleWarning
 
 _PENDING, _IN_PROGRESS = AttemptState.PENDING, AttemptState.IN_PROGRESS
@@ -20,6 +20,9 @@ CALL_ENDS: dict[Reason, AttemptState] = {
     Reason.INVALID_NUMBER: _FAILED,
     Reason.CARRIER_ERROR: _FAILED,
     Reason.CANCELLED_AT_CARRIER: _FAILED,
+    Reason.BLOCKED_BY_NETWORK: _FAILED,
+    Reason.UNREACHABLE: _FAILED,
+    Reason.INSTRUCTIONS_FAILED: _FAILED,
 }
 """The proven outcomes of a call, with the resulting state."""
 
@@ -68,6 +71,8 @@ ARROWS: tuple[Arrow, ...] = (
     _arrow(events.Placed, _IN_PROGRESS, _IN_PROGRESS),
     _arrow(events.AnswerLost, _IN_PROGRESS, _IN_PROGRESS),
     _arrow(events.Progressed, _IN_PROGRESS, _IN_PROGRESS),
+    _arrow(events.VerdictHeard, _IN_PROGRESS, _IN_PROGRESS),
+    _arrow(events.VerdictAwaited, _IN_PROGRESS, _IN_PROGRESS),
     *(_arrow(events.Ended, _IN_PROGRESS, target, reason) for reason, target in CALL_ENDS.items()),
     _arrow(events.ProofMissing, _IN_PROGRESS, _FAILED, Reason.OUTCOME_UNKNOWN),
     *(_arrow(events.Proven, _FAILED, target, reason) for reason, target in CALL_ENDS.items()),
@@ -82,9 +87,16 @@ ARROWS: tuple[Arrow, ...] = (
     _arrow(events.HangUpWanted, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
     _arrow(events.NeverDialled, _IN_PROGRESS, _PENDING),
     _arrow(events.LegSeen, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
+    _arrow(events.VerdictHeard, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
+    _arrow(events.VerdictAwaited, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
     _arrow(events.ProofMissing, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
     _arrow(events.Decided, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
     *(_arrow(events.Deleted, state, state, reason) for reason, state in ENDS.items()),
+    _arrow(events.Reported, _IN_PROGRESS, _IN_PROGRESS),
+    *(
+        _arrow(each, _COMPLETED, _COMPLETED, Reason.ANSWERED)
+        for each in (events.Reported, events.OutcomeAwaited, events.NotReported)
+    ),
 )
 """Every arrow. The database has the same table, and each row of the history refers to it."""
 
@@ -116,21 +128,35 @@ def arrow_of(attempt: Attempt | None, event: Event) -> Arrow:
 
 def _may_come_late(attempt: Attempt, event: Event) -> bool:
     match event:
-        case events.Proven() | events.LegSeen() | events.ProofMissing():
+        case (
+            events.Proven() | events.LegSeen() | events.ProofMissing() | events.VerdictHeard() | events.VerdictAwaited()
+        ):
             return attempt.reason is Reason.OUTCOME_UNKNOWN
         case events.Decided():
             # While a call is live, its end will decide.
             return is_to_decide(attempt) and not has_live_leg(attempt)
         case events.HangUpWanted():
             return has_live_leg(attempt)
+        case events.Reported() | events.NotReported():
+            return is_awaited(attempt)
+        case events.OutcomeAwaited():
+            return attempt.reason is Reason.ANSWERED and attempt.outcome is None
         case _:
             return True
 
 
 def _reason_after(attempt: Attempt | None, event: Event) -> Reason | None:
     match event:
-        case events.Deleted() | events.HangUpWanted():
+        case (
+            events.Deleted()
+            | events.HangUpWanted()
+            | events.VerdictHeard()
+            | events.VerdictAwaited()
+            | events.Reported()
+        ):
             return attempt.reason if attempt else None
+        case events.OutcomeAwaited() | events.NotReported():
+            return Reason.ANSWERED
         case events.Ended() | events.Proven() | events.Cancelled():
             return event.reason
         case events.CreatedAsTest():
@@ -171,7 +197,10 @@ _NOT_CALLED: dict[str, Any] = {
     "call_sid": None,
     "called_number": None,
     "heard_rank": CallProgress.NOTHING,
+    "machine_detection": None,
     "answered_by": None,
+    "instructions_failed": False,
+    "hung_up_at": None,
     "hang_up": None,
 }
 """Back to PENDING: everything of the try is removed except its old token, which still identifies the attempt."""
@@ -184,6 +213,7 @@ _NOT_ASKED_FOR: dict[str, Any] = {
     "search_at": None,
     "released_until": None,
     "called_number": None,
+    "hung_up_at": None,
     "hang_up": None,
 }
 """Ended: no further news is due, and the called number is no longer needed."""
@@ -198,6 +228,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "token": event.token,
                 "claimed_at": now,
                 "lease_until": event.lease_until,
+                "machine_detection": event.machine_detection,
                 "released_until": None,
                 # A worker of the previous version may have left them.
                 "listed_at": None,
@@ -224,12 +255,29 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "look_at": event.look_at,
             }
         case events.Progressed():
-            return {"heard_rank": event.rank, "answered_by": event.answered_by or attempt.answered_by}
+            return {
+                "heard_rank": event.rank,
+                "answered_by": event.answered_by or attempt.answered_by,
+                "instructions_failed": event.instructions_failed or attempt.instructions_failed,
+            }
+        case events.VerdictHeard():
+            return {"answered_by": event.answered_by}
+        case events.VerdictAwaited():
+            return {
+                "call_sid": event.call_sid,
+                "heard_rank": CallProgress.OVER,
+                "hung_up_at": now,
+                "duration": event.duration,
+                "look_at": event.look_at,
+                "search_at": None,
+                "called_number": None,  # it has ended: it is polled by its sid alone
+            }
         case events.LegSeen():
             return {
                 "call_sid": event.call_sid,
                 "heard_rank": event.rank,
                 "answered_by": event.answered_by or attempt.answered_by,
+                "instructions_failed": event.instructions_failed or attempt.instructions_failed,
                 "look_at": event.look_at,
                 "search_at": None,
                 "called_number": None,  # the call now has a sid, by which it is polled
@@ -244,6 +292,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "call_sid": event.call_sid,
                 "heard_rank": CallProgress.OVER,
                 "answered_by": event.answered_by,
+                "instructions_failed": attempt.instructions_failed or event.reason is Reason.INSTRUCTIONS_FAILED,
                 "duration": event.duration,
                 "ended_at": event.ended_at,
             }
@@ -253,6 +302,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "heard_rank": CallProgress.OVER,
                 "ended_at": event.ended_at,
                 "answered_by": event.answered_by or attempt.answered_by,
+                "instructions_failed": attempt.instructions_failed or event.reason is Reason.INSTRUCTIONS_FAILED,
                 "duration": event.duration,
                 "cause_is_lost": not event.cause_is_known,
             }
@@ -290,6 +340,17 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
             return {"decision": event.decision, "decided_at": now}
         case events.Deleted():
             return {"deleted_at": now}
+        case events.Reported():
+            return {
+                "outcome": event.outcome,
+                "outcome_at": now,
+                "outcome_until": None,
+                "call_back": event.call_back,
+            }
+        case events.OutcomeAwaited():
+            return {"outcome_until": event.until}
+        case events.NotReported():
+            return {"outcome": ConversationOutcome.FINISHED, "outcome_at": now, "outcome_until": None}
         case _:
             return {}
 
@@ -306,6 +367,11 @@ def is_over(attempt: Attempt) -> bool:
 def has_live_leg(attempt: Attempt) -> bool:
     """Return whether a call in progress was found after the outcome was given up as unknown."""
     return attempt.state is _FAILED and attempt.look_at is not None
+
+
+def is_awaited(attempt: Attempt) -> bool:
+    """Return whether the call was answered and has ended, and its conversation may still report an outcome."""
+    return attempt.outcome_until is not None
 
 
 def is_to_decide(attempt: Attempt) -> bool:

@@ -13,7 +13,7 @@ from scheduler.domain.attempt import Attempt, Claimed
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.lifecycle.state_machine import changes, evolve
-from scheduler.persistence.attempt_rows import attempt_of, column_of, history_row
+from scheduler.persistence.attempt_rows import attempt_of, column_of, sealed
 from scheduler.persistence.call_conditions import COMPANY_MAY_CALL, LINE_HAS_A_CALL, LINE_RESTS, command_waits
 from scheduler.persistence.carrier_accounts import DATABASE_NOW, DatabaseName
 from scheduler.persistence.connection import as_json, given_rows
@@ -112,11 +112,13 @@ class AttemptClaims(Store):
         Each new token names its attempt permanently, and the number that is called is stored. The caller has locked
         all rows. Raises NoSuchArrow if an attempt cannot be claimed.
         """
-        moved = [evolve(replace(attempt, called_number=number), event, now) for attempt, event, number in claims]
-        history = [
-            history_row(attempt, each, event, actor) for each, (attempt, event, _) in zip(moved, claims, strict=True)
+        key = self._connection.history_key
+        written = [
+            sealed(key, attempt, evolve(replace(attempt, called_number=number), event, now), event, actor)
+            for attempt, event, number in claims
         ]
-        changed = ("called_number", *changes(*claims[0][:2], now))
+        moved, history = [each for each, _ in written], [row for _, row in written]
+        changed = ("called_number", "history_seal", *changes(*claims[0][:2], now))
         names = ("id", "number_hash", *changed)
         of_companies = {} if slots is None else slots.companies
         self._connection.execute(

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from scheduler.domain import attempt as events
 from scheduler.domain import refusals
-from scheduler.domain.attempt import Attempt, AttemptState, Decision, Reason
-from scheduler.domain.call import CalleeClock, ScheduleWarning
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Decision, Reason
+from scheduler.domain.call import CalleeClock, Schedule, ScheduleWarning
 from scheduler.domain.command import (
     Answer,
     CancelAttempt,
@@ -15,6 +15,7 @@ from scheduler.domain.command import (
     DeleteAttempt,
     DeleteInterview,
     InvokeAttempt,
+    ReportOutcome,
     Request,
     RescheduleAttempt,
     TimeName,
@@ -23,22 +24,22 @@ from scheduler.domain.command import (
 from scheduler.domain.interview import AgentType, Interview, InterviewStatus, InterviewStory
 from scheduler.domain.resource import ExternalId, ExternalKind
 from scheduler.failpoints import failpoint
-from scheduler.hashing import Hasher
-from scheduler.lifecycle import retries, scheduling
-from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle import conversations, retries, scheduling
 from scheduler.persistence.json_columns import STORY, private_fields
 from scheduler.rules import resources
 from scheduler.use_cases.applying import NewInterviews, explicit_expiry
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
 from scheduler.use_cases.shared import access
-from scheduler.use_cases.shared.batch import callee_from
+from scheduler.use_cases.shared.batch import Batch, callee_from
+from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.turn import Turn
 
 
 class Changes:
-    def __init__(self, hasher: Hasher, policy: Policy) -> None:
-        self._new = NewInterviews(hasher, policy)
-        self._policy = policy
+    def __init__(self, context: Context) -> None:
+        self._new = NewInterviews(context.hasher, context.policy)
+        self._effects = context.effects
+        self._policy = context.policy
 
     def of(self, turn: Turn, request: Request) -> tuple[UUID, Answer]:
         """Make the change, and return the interview and the answer. Raises Refused, with a part of it made."""
@@ -62,6 +63,8 @@ class Changes:
             case DeleteAttempt():
                 self._delete_attempt(turn, request)
                 return request.interview_id, Answer(attempt_id=request.attempt_id)
+            case ReportOutcome():
+                return request.interview_id, self._report(turn, request)
             case DecideOutcome():
                 attempt = self._decide(replace(turn, operator=request.operator), request)
                 return request.interview_id, Answer(attempt_id=attempt.id)
@@ -223,6 +226,46 @@ class Changes:
         failpoint("cancel.cancelling")
         return cancelled
 
+    # ---- voice servers
+
+    def _report(self, turn: Turn, request: ReportOutcome) -> Answer:
+        """Store the outcome of an answered call. After the end of the call it decides at once, otherwise at the end.
+
+        A repeated report changes nothing and gets the answer of the first one.
+        """
+        stores = turn.stores
+        interview = access.lock_interview(stores, turn.company_id, request.interview_id)
+        attempt = stores.attempts.lock_of_interview(interview.id, request.attempt_id)
+        if attempt is None:
+            raise access.not_found("callAttempt", request.attempt_id)
+        if conversations.is_new_report(attempt, request.outcome, request.call_back_at):
+            interview, call_back = self._call_back(turn, interview, request)
+            event = events.Reported(outcome=request.outcome, call_back=call_back)
+            batch = Batch(stores, [interview], [attempt])
+            attempt = self._effects.apply_events(batch, attempt, [event], turn.actor, turn.now)
+        return Answer(attempt_id=attempt.id, snapshot=_reported(attempt))
+
+    def _call_back(self, turn: Turn, interview: Interview, request: ReportOutcome) -> tuple[Interview, Schedule | None]:
+        """Resolve the time that the person named, by every rule of a requested time. Raises its refusal.
+
+        A default expiry moves with it, as it does with an invoke.
+        """
+        if request.call_back_at is None:
+            return interview, None
+        callee = callee_from(turn.stores.attempts.callee_of(interview.id))
+        schedule, _ = self._new.schedule(request.call_back_at, callee, turn.requested_at, "callBackAt")
+        made = turn.stores.attempts.counts_of([interview.id], retries.MOST_ATTEMPTS)[interview.id]
+        if not retries.takes_another_attempt(made):
+            raise refusals.TooManyAttempts
+        before = interview
+        if interview.expires_by_default:
+            expires_at = max(interview.expires_at, scheduling.default_expiry(schedule.due_at))
+            interview = replace(interview, expires_at=expires_at)
+        scheduling.must_open_before(interview.expires_at, schedule.due_at, self._policy)
+        if interview != before:
+            interview = turn.stores.interviews.save(interview, turn.now, before=before)
+        return interview, schedule
+
     # ---- operators
 
     def _decide(self, turn: Turn, request: DecideOutcome) -> Attempt:
@@ -251,6 +294,20 @@ class Changes:
             self._cancelled(turn, attempt, request.reason)
 
 
+def _reported(attempt: Attempt) -> dict[str, object]:
+    """Build the answer of a report, the same for each repetition. A wait that has ended counts as a report."""
+    outcome = attempt.outcome or ConversationOutcome.FINISHED
+    reported_at = attempt.outcome_at or attempt.ended_at
+    assert reported_at is not None
+    return {
+        "call_attempt_id": str(attempt.id),
+        "interview_id": str(attempt.interview_id),
+        "outcome": outcome.value,
+        "reported_at": reported_at.isoformat(),
+        "call_back_at": attempt.call_back and attempt.call_back.due_at.isoformat(),
+    }
+
+
 def _why_not_moved(status: InterviewStatus) -> str:
     """Build the message for a new time of an interview without a pending attempt."""
     if status in {InterviewStatus.COMPLETED, InterviewStatus.CANCELLED}:
@@ -271,7 +328,10 @@ def _snapshot(story: InterviewStory) -> dict[str, object]:
         exclude={
             "interview": set(private_fields(Interview)),
             "attempts": {
-                "__all__": {"number_hash": True, "token": True, "called_number": True, "schedule": {"number": True}}
+                "__all__": {
+                    **dict.fromkeys(("number_hash", "token", "called_number", "history_seal"), True),
+                    "schedule": {"number": True},
+                }
             },
         },
     )

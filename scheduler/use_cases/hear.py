@@ -25,8 +25,11 @@ from scheduler.use_cases.shared.conflicts import blaming, put_off, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
 from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.shared.voice_server import VoiceServerJudge
 
 _log = log(__name__)
+_FALLBACK = "duecall-fallback"
+"""Marks the stored form of a request for other instructions. No field of a carrier has this name."""
 _WAITS_IN_TURN = timedelta(seconds=30)
 """The longest time for which a callback waits for an earlier one before it raises an alarm."""
 
@@ -34,29 +37,42 @@ _WAITS_IN_TURN = timedelta(seconds=30)
 class Hear:
     """Stores and applies callbacks of the carrier. A callback that arrives twice is applied once."""
 
-    def __init__(self, context: Context, hints: Hints, callbacks: CarrierCallbacks) -> None:
+    def __init__(
+        self, context: Context, hints: Hints, callbacks: CarrierCallbacks, voice: VoiceServerJudge | None = None
+    ) -> None:
+        """Build it. Only workers have a judge of the voice server: the API applies no callback."""
         self._database = context.database
         self._hints = hints
         self._callbacks = callbacks
+        self._voice = voice
         self._hasher = context.hasher
         self._effects = context.effects
         self._now = context.now
 
-    def genuine(self, token: str, path: str, form: Sequence[tuple[str, str]], signature: str) -> NewCarrierEvent:
+    def genuine(
+        self, token: str, path: str, form: Sequence[tuple[str, str]], signature: str, *, is_fallback: bool = False
+    ) -> NewCarrierEvent:
         """Make an event of a callback, unchanged. `path` is the request path with its query.
 
+        `is_fallback`: a request for other instructions, because the voice server gave none.
         Raises NotACallback for a forged or unreadable request.
         """
         fields = dict(form)
         if (
             len(fields) != len(form)
+            or _FALLBACK in fields
             # The signature is the carrier's only credential.
             or not self._callbacks.is_genuine(path, form, signature)  # guard: signature
         ):
             raise NotACallback
-        self._callbacks.read(token, fields)
+        fields |= {_FALLBACK: "true"} if is_fallback else {}
+        self._read(token, fields)
         content_hash = self._hasher.callback(fingerprint(token.encode(), json.dumps(fields, sort_keys=True).encode()))
         return NewCarrierEvent(id=new_id(self._now()), token=token, raw=fields, fingerprint=content_hash)
+
+    def _read(self, token: str, fields: Mapping[str, str]) -> CallNews:
+        read = self._callbacks.read_fallback if _FALLBACK in fields else self._callbacks.read
+        return read(token, fields)
 
     def store(self, callbacks: Sequence[NewCarrierEvent]) -> None:
         """Store each callback once, all in one transaction, and send one hint. Raises DatabaseAway, CommitInDoubt.
@@ -132,6 +148,8 @@ class Hear:
         put_off(self._hints, tasks.HEAR, locked, now)
         if asks:
             self._hints.send(tasks.SETTLE)
+        if self._voice is not None:
+            self._voice.hear(batch.without_instructions)
         return alone
 
     def _count_failure(self, event_id: UUID, failed_with: str) -> None:
@@ -158,7 +176,7 @@ class Hear:
         heard: list[tuple[UUID, CallNews]] = []
         for event, claim in claimed:
             with blaming(by_attempt[claim.attempt_id], of=len(events)):
-                news = self._callbacks.read(event.token, event.raw)
+                news = self._read(event.token, event.raw)
             if not decisions.is_old_news(claim.closed_sid, news):
                 heard.append((claim.attempt_id, news))
         asks: set[UUID] = set()

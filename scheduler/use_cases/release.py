@@ -21,7 +21,7 @@ from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import BATCH_LOCK_S, is_conflict
 from scheduler.persistence.stores import Stores
 from scheduler.timing import zone_names
-from scheduler.use_cases.operations.counts import Tallies
+from scheduler.use_cases.operations.counts import CallerReputation, Tallies
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.context import Context
@@ -69,6 +69,7 @@ class Release:
     def __init__(self, context: Context, hints: Hints, account_id: int) -> None:
         self._database = context.database
         self._tallies = Tallies(context.database)
+        self._callers = CallerReputation(context)
         self._events = NumberEvents(context.database, hints, context.now)
         self._hints = hints
         self._account_id = account_id
@@ -202,6 +203,10 @@ class Release:
     def fold_tallies(self) -> None:
         """Add the amounts that all processes have appended to the totals. Raises DatabaseAway."""
         self._tallies.fold()
+
+    def fold_callers(self) -> None:
+        """Add the ended calls of caller ids to their days, and raise alarms about them. Raises DatabaseAway."""
+        self._callers.fold()
 
     def number_events(self) -> None:
         """Give new partner events their places in the order. Raises DatabaseAway."""

@@ -16,6 +16,7 @@ from scheduler.domain.command import (
     DeleteAttempt,
     DeleteInterview,
     InvokeAttempt,
+    ReportOutcome,
     Request,
     RescheduleAttempt,
     UpdateInterview,
@@ -185,9 +186,13 @@ def of_command(request: Request) -> Fields:
             return {**_METADATA, refusals.StatusNotSettable: "status", **_of_times(request)}
         case InvokeAttempt() if request.scheduled_at is not None:
             return _all(_OF_THE_TIME, request.time_name)
+        case ReportOutcome() if request.call_back_at is not None:
+            return {**_all(_OF_THE_TIME, "callBackAt"), refusals.NoOpeningBeforeExpiry: "callBackAt"}
         case RescheduleAttempt():
             return _all(_OF_THE_TIME, "scheduledAt")
-        case InvokeAttempt() | DeleteInterview() | DeleteAttempt() | DecideOutcome() | CancelAttempt():
+        case InvokeAttempt() | DeleteInterview() | DeleteAttempt():
+            return {}
+        case ReportOutcome() | DecideOutcome() | CancelAttempt():
             return {}
 
 

@@ -236,7 +236,7 @@ class DemoClient:
             own_rings = [ring for ring in rings if ring["to"] == call.sample.number]
             call.problem = call.problem or _contradiction(call, own_rings)
         verdict = self._carrier("GET", "/verdict").json()
-        never = ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once")
+        never = ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once", "unlike_twilio")
         return [f"{name.replace('_', ' ')}: {len(verdict[name])}" for name in never if verdict[name]]
 
     def _carrier(self, method: str, path: str, **options: Any) -> requests.Response:  # noqa: ANN401 - JSON

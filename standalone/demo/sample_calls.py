@@ -17,6 +17,8 @@ VARIABLES = {
     "SETTLE_S": "30",
     "SWEEP_S": "1",
     "RING_TIMEOUT_S": "10",
+    # The sample calls last a second or two.
+    "SHORT_CALL_S": "0",
 }
 
 CARRIERS: dict[str, dict[str, Any] | None] = {"usual": None, "refuse": {"outcome": "answered", "fault": "refuse"}}

@@ -36,6 +36,7 @@ _STYLES = {
 _WAITS = {
     Rule.ACCOUNT_PAUSED: "waits: all paused",
     Rule.CARRIER_DOWN: "waits: carrier down",
+    Rule.VOICE_SERVER_DOWN: "waits: voice server",
     Rule.CARRIER_REFUSES_COUNTRY: "waits: carrier refuses",
     Rule.CARRIER_REFUSES_CALLER: "waits: carrier refuses",
     Rule.CARRIER_FAILS_CALLER: "waits: carrier fails",

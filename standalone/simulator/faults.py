@@ -36,7 +36,7 @@ REASONS = {
     21212: (400, "The 'From' number is not a valid phone number, or is not a caller id of this account"),
     21213: (400, "The 'From' number is missing"),
     21215: (400, "Account not authorized to call this number; check its geographic permissions"),
-    21216: (400, "The account is not allowed to call this number"),
+    21216: (400, "Call blocked by Twilio"),
     21220: (400, "Call is not in-progress. Cannot redirect."),
     21609: (400, "The 'StatusCallback' URL is not a valid URL"),
     22005: (400, "The queue of calls to be placed would take more than 24 hours"),
@@ -61,6 +61,16 @@ class RefusedByTwilio(Exception):
             "more_info": f"https://www.twilio.com/docs/errors/{self.code}",
             "status": self.status,
         }
+
+
+# --- The voice server that `Url` names. The simulated carrier has one of its own
+
+
+class VoiceServer:
+    """A voice server that gives each answered call empty instructions, unless it is down."""
+
+    def __init__(self) -> None:
+        self.is_down = False
 
 
 # --- Requests without an answer, and refused connections

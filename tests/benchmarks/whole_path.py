@@ -34,6 +34,7 @@ import psycopg
 import requests
 from pydantic import SecretStr
 
+from scheduler.domain.call import MachineDetection
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.setting_values import DEVELOPMENT_PEPPER
@@ -127,8 +128,13 @@ class Bench:
 
 
 @contextmanager
-def running(*, callbacks: bool, progress: Callable[[str], None], answer_s: float = 0.0) -> Iterator[Bench]:
-    """Start a system with an empty database and raised limits, and a minimal carrier that answers after `answer_s`."""
+def running(
+    *, callbacks: bool, progress: Callable[[str], None], answer_s: float = 0.0, verdicts: bool = False
+) -> Iterator[Bench]:
+    """Start a system with an empty database and raised limits, and a minimal carrier that answers after `answer_s`.
+
+    `verdicts`: machine detection is asynchronous, so that each call has a callback more.
+    """
     carrier_port, api_port = free_port(), free_port()
     carrier = f"http://127.0.0.1:{carrier_port}"
     settings = Settings(
@@ -158,18 +164,18 @@ def running(*, callbacks: bool, progress: Callable[[str], None], answer_s: float
             with CountingSystem(options, settings, progress) as system:
                 assert system.postgres is not None
                 with psycopg.connect(system.postgres.url, autocommit=True) as connection:
-                    bench = _prepared(system, connection, carrier)
+                    bench = _prepared(system, connection, carrier, verdicts=verdicts)
                     yield bench
                     bench.meter.close()
         finally:
             process.terminate()
 
 
-def _prepared(system: System, connection: psycopg.Connection, carrier: str) -> Bench:
+def _prepared(system: System, connection: psycopg.Connection, carrier: str, *, verdicts: bool) -> Bench:
     connection.execute("UPDATE companies SET calls_per_second = 10000, concurrent_calls = 1000000")
     connection.execute("UPDATE api_keys SET per_minute = 10000000, per_hour = 10000000")
     assert system.running is not None
-    _open_always(system.running)
+    _open_always(system.running, MachineDetection.ASYNC if verdicts else MachineDetection.SYNC)
     bench = Bench(
         system=system,
         meter=Meter(system, system.running.databaseUrl),
@@ -189,12 +195,13 @@ def _prepared(system: System, connection: psycopg.Connection, carrier: str) -> B
     return bench
 
 
-def _open_always(running: Running) -> None:
+def _open_always(running: Running, detection: MachineDetection) -> None:
     database = Database(running.databaseUrl, pool_size=1)
     with database.transaction() as stores:
         company = stores.companies.lock(UUID(running.companyId))
         assert company is not None
-        stores.companies.save(replace(company, settings=replace(company.settings, intervals=ALWAYS)))
+        settings = replace(company.settings, intervals=ALWAYS, machine_detection=detection)
+        stores.companies.save(replace(company, settings=settings))
     database.close()
 
 
@@ -256,9 +263,9 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def burst(count: int, *, callbacks: bool) -> Callable[[Callable[[str], None]], Row]:
+def burst(count: int, *, callbacks: bool, verdicts: bool = False) -> Callable[[Callable[[str], None]], Row]:
     def measure(progress: Callable[[str], None]) -> Row:
-        with running(callbacks=callbacks, progress=progress) as bench:
+        with running(callbacks=callbacks, progress=progress, verdicts=verdicts) as bench:
             place_calls(bench, [_now() + _AHEAD] * 20, settles=callbacks, patience_s=60)  # connections and caches
             return place_calls(bench, [_now() + _AHEAD] * count, settles=callbacks, patience_s=300)
 
@@ -483,6 +490,7 @@ def parts(pending: int) -> dict[str, dict[str, Callable[[Callable[[str], None]],
         "burst": {
             "burst of 5,000, no callbacks": burst(5_000, callbacks=False),
             "burst of 5,000, four callbacks": burst(5_000, callbacks=True),
+            "burst of 5,000, five callbacks": burst(5_000, callbacks=True, verdicts=True),
         },
         "steady": {f"{rate:g}/s, four callbacks": steady(rate, seconds=30, callbacks=True) for rate in _RATES},
         "intake": {
@@ -499,7 +507,7 @@ def parts(pending: int) -> dict[str, dict[str, Callable[[Callable[[str], None]],
 _FLIGHTS = {1: 200, 32: 1_000}
 _TAKES = {
     "eta": "1 minute",
-    "burst": "2 minutes",
+    "burst": "3 minutes",
     "steady": "4 minutes",
     "intake": "2 minutes",
     "idle": "1 minute",

@@ -10,8 +10,17 @@ import psycopg
 import pytest
 
 from scheduler.domain import attempt as events
-from scheduler.domain.attempt import Attempt, AttemptState, Decision, Event, HangUpCause, Phase, Reason
-from scheduler.domain.call import CallProgress
+from scheduler.domain.attempt import (
+    Attempt,
+    AttemptState,
+    ConversationOutcome,
+    Decision,
+    Event,
+    HangUpCause,
+    Phase,
+    Reason,
+)
+from scheduler.domain.call import AnsweredBy, CallProgress
 from scheduler.lifecycle.state_machine import (
     ARROWS,
     CALL_ENDS,
@@ -39,6 +48,8 @@ def an_attempt(state: AttemptState = AttemptState.PENDING, reason: Reason | None
         return replace(plain, phase=Phase.DIALLING, token="token", claimed_at=NOON, lease_until=LATER, epoch=1)
     if reason is Reason.OUTCOME_UNKNOWN:  # with a live call, so that every possible event is allowed
         plain = replace(plain, call_sid="CA1", look_at=LATER)
+    if reason is Reason.ANSWERED:  # and its outcome is awaited
+        plain = replace(plain, outcome_until=LATER)
     return replace(plain, ended_at=NOON if state in OVER else None)
 
 
@@ -53,6 +64,8 @@ def one_of_each() -> Iterator[Event]:
         events.Placed(call_sid="CA1", look_at=LATER),
         events.AnswerLost(look_at=LATER, cause="A_TEST"),
         events.Progressed(rank=CallProgress.RINGING),
+        events.VerdictHeard(answered_by=AnsweredBy.MACHINE),
+        events.VerdictAwaited(call_sid="CA1", look_at=LATER),
         events.ProofMissing(),
         events.Expired(),
         events.ConsentEnded(),
@@ -64,6 +77,9 @@ def one_of_each() -> Iterator[Event]:
         events.LegSeen(call_sid="CA1", rank=CallProgress.RINGING, look_at=LATER),
         events.Decided(decision=Decision.RANG, reason="a test"),
         events.Deleted(),
+        events.Reported(outcome=ConversationOutcome.FINISHED),
+        events.OutcomeAwaited(until=LATER),
+        events.NotReported(),
     )
     for reason in Reason:
         yield events.Ended(reason=reason, ended_at=LATER)
@@ -100,6 +116,11 @@ CONTRACT = {
     ("answer_lost", "IN_PROGRESS"): {("IN_PROGRESS", None)},
     ("progressed", "IN_PROGRESS"): {("IN_PROGRESS", None)},
     ("cancelled", "IN_PROGRESS"): {("CANCELLED", "COMPANY_DELETED")},
+    # Who answered comes as news of its own, before or after the end of the call.
+    ("verdict_heard", "IN_PROGRESS"): {("IN_PROGRESS", None)},
+    ("verdict_awaited", "IN_PROGRESS"): {("IN_PROGRESS", None)},
+    ("verdict_heard", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
+    ("verdict_awaited", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("proof_missing", "IN_PROGRESS"): {("FAILED", "OUTCOME_UNKNOWN")},
     # Moved, or found live: the state does not change, but the history records it.
     ("rescheduled", "PENDING"): {("PENDING", None)},
@@ -111,8 +132,15 @@ CONTRACT = {
     ("leg_seen", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("proof_missing", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("decided", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
+    ("reported", "IN_PROGRESS"): {("IN_PROGRESS", None)},
+    ("reported", "COMPLETED"): {("COMPLETED", "ANSWERED")},
+    ("outcome_awaited", "COMPLETED"): {("COMPLETED", "ANSWERED")},
+    ("not_reported", "COMPLETED"): {("COMPLETED", "ANSWERED")},
 }
-FAILURES = ("BUSY", "NO_ANSWER", "VOICEMAIL", "DECLINED", "INVALID_NUMBER", "CARRIER_ERROR", "CANCELLED_AT_CARRIER")
+FAILURES = (
+    *("BUSY", "NO_ANSWER", "VOICEMAIL", "DECLINED", "INVALID_NUMBER", "CARRIER_ERROR", "CANCELLED_AT_CARRIER"),
+    *("BLOCKED_BY_NETWORK", "UNREACHABLE", "INSTRUCTIONS_FAILED"),
+)
 HOW_CALLS_END = {("COMPLETED", "ANSWERED"), *(("FAILED", reason) for reason in FAILURES)}
 CONTRACT |= {
     ("ended", "IN_PROGRESS"): HOW_CALLS_END,
@@ -147,6 +175,8 @@ def allowed(state: AttemptState | None, reason: Reason | None, event: Event) -> 
     """Find the arrow of an event from a state in the list itself."""
     deleted = isinstance(event, events.Deleted)
     if state is AttemptState.FAILED and reason is not Reason.OUTCOME_UNKNOWN and not deleted:
+        return None
+    if reason is Reason.TEST and not deleted:
         return None
     # The reason of a decision is an operator's text.
     wanted = reason if deleted else None if isinstance(event, events.Decided) else getattr(event, "reason", None)

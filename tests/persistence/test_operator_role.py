@@ -39,7 +39,7 @@ FORBIDDEN = {
     "webhook_endpoints": {"url", "name", "description", "headers", "header_names", "secret", "old_secret"},
 }
 """Columns with names, numbers, addresses, texts of clients or hashes of secrets."""
-UNREADABLE = {"attempt_tokens", "assignments", "users", "memberships", "invitation_tokens"}
+UNREADABLE = {"attempt_tokens", "assignments", "users", "memberships", "invitation_tokens", "caller_results"}
 """Tables of which the console reads nothing. A token names a call in the callbacks of the carrier."""
 DENIED = "permission denied"
 WRITTEN = {

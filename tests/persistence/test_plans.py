@@ -111,6 +111,7 @@ COUNTS: dict[str, Callable[[Stores], Any]] = {
     "callbacks": lambda stores: stores.carrier_events.count_quarantined(),
     "erasures": lambda stores: stores.erasures.count_open(),
     "alarms": lambda stores: stores.alarms.count_open(),
+    "caller ids of a day": lambda stores: stores.caller_days.of_day(LATER.date()),
 }
 STEPS: dict[str, Callable[[Stores, Big], Any]] = {
     "pending attempts that a wrong clock wrote": lambda stores, _: stores.corrections.lock_impossible_pending(
@@ -140,6 +141,9 @@ STEPS: dict[str, Callable[[Stores, Big], Any]] = {
             for kind in ExternalKind
             for number in range(100)
         ]
+    ),
+    "numbers of a company with their calls of a day": lambda stores, big: stores.caller_days.numbers_of(
+        big.one.company_id, LATER.date()
     ),
     "whether a refusal is owed": lambda stores, _: stores.inbox.is_one_owed(LATER),
     "owed refusals": lambda stores, _: stores.inbox.take_owed(LATER, 200),

@@ -224,6 +224,46 @@ def subscribed(inbox: Inbox, events: Sequence[str] = ALL_EVENTS, token: str = "a
     return {"status_callback": f"{inbox.url}/carrier/{token}?a=b", "status_callback_event": list(events)}
 
 
+# --- instructions
+
+
+def with_fallback(inbox: Inbox) -> dict[str, Any]:
+    return {"fallback_url": f"{inbox.url}/carrier/a-token/fallback", "status_callback": f"{inbox.url}/carrier/a-token"}
+
+
+def test_call_without_instructions_requests_its_fallback(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(instructions="fallback")
+    call = carrier.ended(carrier.ring(**with_fallback(inbox)))
+    assert (call.status, [each.error_code for each in call.notifications.list()]) == ("completed", ["11200"])
+    fallback, end = wait_until(lambda: inbox.got if len(inbox.got) == 2 else None)
+    assert (fallback.path, fallback["ErrorCode"], fallback["CallStatus"]) == (
+        *("/carrier/a-token/fallback", "11200", "in-progress"),
+    )
+    url, fields = f"{inbox.url}{fallback.path}", dict(fallback.pairs)
+    assert RequestValidator(PRIMARY).validate(url, fields, fallback.headers["X-Twilio-Signature"])
+    assert end["CallStatus"] == "completed"
+
+
+def test_lost_fallback_is_not_requested(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(instructions="lost")
+    call = carrier.ended(carrier.ring(**with_fallback(inbox)))
+    assert [each.error_code for each in call.notifications.list()] == ["11200"]
+    wait_until(inbox.the_end)
+    assert [each.path for each in inbox.got] == ["/carrier/a-token"]
+
+
+def test_voice_server_gives_instructions_unless_it_is_down(carrier: Carrier, inbox: Inbox) -> None:
+    assert requests.get(f"{carrier.url}/voice?probe=1", timeout=TIMEOUT_S).status_code == 200
+    requests.post(f"{carrier.url}/voice/outage", timeout=TIMEOUT_S).raise_for_status()
+    assert requests.get(f"{carrier.url}/voice?probe=1", timeout=TIMEOUT_S).status_code == 503
+    carrier.ended(carrier.ring(**with_fallback(inbox)))
+    wait_until(inbox.the_end)
+    assert [each.path for each in inbox.got] == ["/carrier/a-token/fallback", "/carrier/a-token"]
+    requests.delete(f"{carrier.url}/voice/outage", timeout=TIMEOUT_S).raise_for_status()
+    carrier.ended(carrier.ring(**with_fallback(inbox)))
+    assert wait_until(lambda: inbox.got[2:])[0]["CallStatus"] == "completed"
+
+
 # --- the resource
 
 
@@ -321,6 +361,52 @@ def test_machine_detection_reports_who_answered(
     assert dict(end.pairs).get("AnsweredBy") == answered_by
 
 
+@pytest.mark.parametrize(
+    ("plan", "order"),
+    [
+        pytest.param({"talk_s": 3, "verdict_s": 1}, ["answered", "verdict", "completed"], id="while they talk"),
+        pytest.param({"talk_s": 1, "verdict_s": 3}, ["answered", "completed", "verdict"], id="after the end"),
+        pytest.param({"verdict_s": None}, ["answered", "completed"], id="never"),
+        pytest.param({"verdict_s": 1, "callbacks": "none"}, [], id="lost"),
+        pytest.param(
+            {"verdict_s": 1, "talk_s": 3, "callbacks": "reordered"}, ["completed", "verdict", "answered"], id="reversed"
+        ),
+        pytest.param(
+            {"verdict_s": 1, "talk_s": 3, "callbacks": "doubled"},
+            ["answered", "answered", "verdict", "verdict", "completed", "completed"],
+            id="doubled",
+        ),
+    ],
+)
+def test_asynchronous_detection_reports_its_verdict_alone(
+    carrier: Carrier, inbox: Inbox, plan: dict[str, Any], order: list[str]
+) -> None:
+    carrier.plan(outcome="voicemail", **plan)
+    subscriptions = subscribed(inbox, ("answered", "completed"))
+    asked = {
+        "machine_detection": "Enable",
+        "async_amd": "true",
+        "async_amd_status_callback": subscriptions["status_callback"],
+    }
+    call = carrier.ring(**asked, **subscriptions)
+    judged = "machine_start" if plan["verdict_s"] is not None else None
+    wait_until(lambda: carrier.ended(call).answered_by == judged)
+    wait_until(lambda: len(inbox.got) == len(order))
+    forms = [dict(each.pairs) for each in inbox.got]
+    names = {"in-progress": "answered", "completed": "completed", None: "verdict"}
+    assert [names[form.get("CallStatus")] for form in forms] == order
+    for form in forms:
+        assert form.get("AnsweredBy") == (None if "CallStatus" in form else "machine_start")
+
+
+def test_times_of_machine_detection_have_ranges(carrier: Carrier) -> None:
+    for name, wrong in (("timeout", 60), ("speech_threshold", 999), ("silence_timeout", 10_001)):
+        asked: dict[str, Any] = {f"machine_detection_{name}": wrong}
+        with pytest.raises(TwilioRestException) as refused:
+            carrier.ring(machine_detection="Enable", **asked)
+        assert refused.value.code == 21207
+
+
 def test_every_documented_parameter_is_accepted(carrier: Carrier) -> None:
     call = carrier.ring(
         method="GET",
@@ -408,6 +494,10 @@ def test_unknown_path_returns_20404(carrier: Carrier, path: str) -> None:
         pytest.param({"Timeout": "601"}, 21208, id="too long to ring"),
         pytest.param({"Timeout": "12.5"}, 21208, id="half a second"),
         pytest.param({"StatusCallback": "nowhere"}, 21609, id="a callback to nowhere"),
+        pytest.param(
+            {"StatusCallback": "https://my_app.example.com"}, 21609, id="a callback to a host with underscore"
+        ),
+        pytest.param({"Url": "https://my_app.example.com/a"}, 21205, id="instructions at a host with underscore"),
     ],
 )
 def test_invalid_order_is_refused_without_a_ring(carrier: Carrier, wrong: dict[str, str | None], code: int) -> None:
@@ -1193,6 +1283,7 @@ def test_verdict_of_consecutive_calls_is_clean(carrier: Carrier, inbox: Inbox) -
         "alive": 0,
         "tokens_posted_twice": [],
         "tokens_with_two_calls": [],
+        "unlike_twilio": [],
         "calls_at_once": [],
     }
 

@@ -76,6 +76,10 @@ class RecordingHints:
         return [each for rung, each in self.rung if rung == task]
 
 
+NO_SHORT_CALLS = Policy(short_call=timedelta())
+"""The default times, without polls about the notifications of short calls."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tenant:
     """One company in one database, and the carrier account that calls for it."""
@@ -263,7 +267,7 @@ def a_tenant(
         caller="+421221020001",
         hasher=hasher,
         now=now,
-        policy=policy or Policy(),
+        policy=policy or NO_SHORT_CALLS,
         account_id=account_id,
     )
 
@@ -312,8 +316,7 @@ def a_pending_attempt(
     )
     with tenant.database.transaction() as stores:
         stores.lines.ensure(tenant.hasher.number(number))
-        stores.attempts.add(attempt, Created(), "a test")
-    return attempt
+        return stores.attempts.add(attempt, Created(), "a test")
 
 
 def add_replaced_attempts(tenant: Tenant, attempt: Attempt, count: int, *, deleted: bool = False) -> None:

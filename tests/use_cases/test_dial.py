@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from scheduler.domain.attempt import AnswerLost, Attempt, AttemptState, Cancelled, HangUpCause, Phase, Placed, Reason
-from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
+from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, MachineDetection, NeverTaken, NumberRefused
 from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.breaker import BACK_OFF
@@ -469,7 +469,7 @@ def test_last_look_without_a_block_returns_the_order(tenant: Tenant) -> None:
     assert (order.to, order.caller, order.token) == (number, tenant.caller, mine.token)
     assert order.ring_timeout == tenant.policy.ring_timeout
     assert order.time_limit == timedelta(minutes=12), "the agent's duration and two minutes"
-    assert order.machine_detection
+    assert order.machine_detection is MachineDetection.SYNC
     assert tenant.attempt(mine.id) == mine, "and writes nothing"
 
 

@@ -276,7 +276,12 @@ class Claiming:
         events: list[tuple[Attempt, Claimed, str | None]] = []
         for place in allotment.places:
             attempt = by_id[place.attempt_id]
-            event = Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)
+            company, _ = locked.companies[attempt.company_id]
+            event = Claimed(
+                token=token_urlsafe(24),
+                lease_until=now + self._policy.lease,
+                machine_detection=company.settings.machine_detection,
+            )
             events.append((attempt, event, callees[attempt.interview_id].phone_number))
         moved: list[Attempt] = []
         if events:

@@ -90,7 +90,10 @@ def lock_interview(stores: Stores, company_id: UUID, interview_id: UUID) -> Inte
 
 
 def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
-    """Find the interview's attempt whose phone may be ringing. A pending attempt is locked against a claim."""
+    """Find the interview's attempt whose phone may be ringing, or whose conversation may still report an outcome.
+
+    A pending attempt is locked against a claim.
+    """
     attempt = stores.attempts.lock_open(interview_id)
     if attempt is not None and attempt.state is AttemptState.IN_PROGRESS:
         return attempt

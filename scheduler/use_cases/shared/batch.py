@@ -45,6 +45,8 @@ class Batch:
         self._attempt_counts: Mapping[UUID, int] | None = None
         self._callees: Mapping[UUID, AnyRow] | None = None
         self._billings: Mapping[UUID, AnyRow] | None = None
+        self.without_instructions: list[Attempt] = []
+        """Attempts that are found in this transaction to have got no instructions."""
 
     @classmethod
     def locked(cls, stores: Stores, interviews_by_attempt: Mapping[UUID, UUID]) -> "Batch":
@@ -132,12 +134,19 @@ class Batch:
                 self._callees = self.stores.attempts.callees_of(list(self.interviews))
         return self._callees[interview_id]
 
-    def billing_of(self, company_id: UUID) -> Billing:
+    def billing_of(self, company_id: UUID, now: datetime) -> Billing:
+        return billing_from(self._billing(company_id, now))
+
+    def may_report(self, company_id: UUID, now: datetime) -> bool:
+        """Return True if a key may report the outcome of the company's calls. Read together with its billing."""
+        return bool(self._billing(company_id, now).may_report)
+
+    def _billing(self, company_id: UUID, now: datetime) -> AnyRow:
         if self._billings is None:
             companies = {each.company_id for each in self.interviews.values()}
             with self.stores.connection.beside():
-                self._billings = self.stores.usage.billings_of(companies)
-        return billing_from(self._billings[company_id])
+                self._billings = self.stores.usage.billings_of(companies, now)
+        return self._billings[company_id]
 
     def save(self, attempt: Attempt, event: Event, actor: str, now: datetime) -> Attempt:
         """Apply `event` to an attempt, and save it with its history row. Raises NoSuchArrow."""
@@ -147,8 +156,7 @@ class Batch:
 
     def add(self, attempt: Attempt, actor: str, *, retry_of: UUID) -> None:
         """Add the pending retry of an attempt, and its line. Notify the clock if it is due soon."""
-        add_attempt(self.stores, attempt, actor, retry_of=retry_of)
-        self.keep(attempt)
+        self.keep(add_attempt(self.stores, attempt, actor, retry_of=retry_of))
 
     def set_status(self, interview: Interview, status: InterviewStatus, now: datetime, cause: Attempt) -> None:
         """Set the interview's status, which changes because of an attempt's end."""
@@ -163,12 +171,12 @@ class Batch:
             self._chains.setdefault(attempt.chain_id, {})[attempt.id] = attempt
 
 
-def add_attempt(stores: Stores, attempt: Attempt, actor: str, *, retry_of: UUID | None = None) -> None:
-    """Add a pending attempt and its line. Notify the clock if it is due soon."""
+def add_attempt(stores: Stores, attempt: Attempt, actor: str, *, retry_of: UUID | None = None) -> Attempt:
+    """Add a pending attempt and its line, and return it as it was added. Notify the clock if it is due soon."""
     assert attempt.number_hash is not None
     stores.lines.ensure(attempt.number_hash)
-    stores.attempts.add(attempt, Created(), actor, retry_of=retry_of)
     stores.notify_if_due_soon(attempt.due_at, attempt.created_at)
+    return stores.attempts.add(attempt, Created(), actor, retry_of=retry_of)
 
 
 # --- Inputs of the rules, callee and situation, from database rows
@@ -215,6 +223,7 @@ def situation_from(row: LastLookRow, hasher: Hasher, skew: timedelta = timedelta
             free_at=None if row.line_interview == attempt.interview_id else row.line_free_at,
         ),
         interview_over=row.interview_over,
+        refused_by=row.refused_by,
         command_waiting=row.command_waiting,
         account_paused=row.account_paused,
         company_paused=row.company_paused,

@@ -100,6 +100,9 @@ def _around(tenant: Tenant, called: Attempt) -> None:
         job_id=job_id,
         id=tenant.company_id,
     )
+    of_day = {"day": at, "calls": 1, "answered": 1, "declined": 0, "blocked": 0}
+    [[number_id]] = tenant.ask("SELECT id FROM phone_numbers WHERE company_id = :id", id=tenant.company_id)
+    tenant.insert("caller_days", company_id=tenant.company_id, phone_number_id=number_id, **of_day)
     _for_partners(tenant)
     batch = {"id": uuid4(), "principal_id": tenant.company_id, "key_id": uuid4(), "name": NAME, "state": "PAUSED"}
     tenant.insert("batches", **batch, total=1, work_at=at, **ours)
@@ -167,6 +170,8 @@ def counts(tenant: Tenant) -> dict[str, int]:
         "commands": "inbox WHERE company_id",
         "keys": "api_keys WHERE company_id",
         "phoneNumbers": "phone_numbers WHERE company_id",
+        "callerDays": "caller_days WHERE company_id",
+        "callerResults": "caller_results r JOIN phone_numbers n ON n.id = r.phone_number_id WHERE n.company_id",
         "carrierBackoffs": "carrier_backoffs WHERE company_id",
         "events": "events WHERE company_id",
         "sequences": "interview_sequences s JOIN interviews i ON i.id = s.interview_id WHERE i.company_id",

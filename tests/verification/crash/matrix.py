@@ -392,6 +392,7 @@ def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Jud
     assert not verdict["tokens_posted_twice"]
     assert not verdict["tokens_with_two_calls"]
     assert not verdict["calls_at_once"]
+    assert not verdict["unlike_twilio"]
     assert rings == sum(each.rings for each in [*done, *again]), "a phone rang after the end of its cell"
     return done
 

@@ -14,7 +14,8 @@ from tests.verification.judge.history import Row
 from tests.verification.judge.hours import WEEK, Hours, lies_within
 
 Fields = dict[str, Any]
-RETRIED = {"BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"}
+RETRIED = {"BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR", "INSTRUCTIONS_FAILED"}
+RETRIED_ONCE = {"UNREACHABLE"}
 OVER = {"COMPLETED", "FAILED", "CANCELLED"}
 _RINGS = (*(timedelta(seconds=second) for second in range(35)), timedelta(seconds=35) - timedelta.resolution)
 """Instants of the time for which a phone rings, with five seconds more."""
@@ -149,8 +150,11 @@ def _faults_of_new(snapshot: Snapshot, attempt: Fields) -> Iterator[str]:
     most = snapshot.companies[attempt["company_id"]]["settings"]["retryPolicy"]["maxRetries"]
     if attempt["retry_number"] > most:
         yield f"{attempt['id']} is retry {attempt['retry_number']} of {most}"
-    if len(chain) > 1 and chain[-2]["reason"] not in RETRIED:
+    if len(chain) > 1 and chain[-2]["reason"] not in RETRIED | RETRIED_ONCE:
         yield f"{attempt['id']} is an automatic retry after {chain[-2]['reason']}"
+    for reason in RETRIED_ONCE:
+        if sum(each["reason"] == reason for each in chain) > 1:
+            yield f"the chain of {attempt['id']} was retried twice after {reason}"
 
 
 def _faults_of_interview(snapshot: Snapshot, interview: Fields) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.domain.attempt import AttemptState, Phase, Reason
-from scheduler.lifecycle.retries import RETRIED
+from scheduler.lifecycle.retries import is_retried
 from scheduler.lifecycle.state_machine import ARROWS, CALL_ENDS
 from tests.verification.model import __main__ as checker
 from tests.verification.model.__main__ import (
@@ -26,10 +26,12 @@ from tests.verification.model.__main__ import (
 from tests.verification.model.arrows import BATCH, DIAL, ModelArrow, arrows, happenings, switches, words
 
 _NOT_IN_THE_MODEL = {reason for reason, state in CALL_ENDS.items() if state is AttemptState.FAILED} - words("reason")
-STANDS_FOR = {"BUSY": _NOT_IN_THE_MODEL & RETRIED, "DECLINED": _NOT_IN_THE_MODEL - RETRIED}
+_RETRIED = {reason for reason in _NOT_IN_THE_MODEL if is_retried(reason)}
+STANDS_FOR = {"BUSY": _RETRIED, "DECLINED": _NOT_IN_THE_MODEL - _RETRIED}
 """Reasons with the same consequences (retried, or not), which the model represents by one of them."""
 LEFT_OUT = {
-    ModelArrow("cancelled", "IN_PROGRESS", "CANCELLED", "COMPANY_DELETED"): "no company is deleted in the model"
+    ModelArrow("cancelled", "IN_PROGRESS", "CANCELLED", "COMPANY_DELETED"): "no company is deleted in the model",
+    ModelArrow("reported", "IN_PROGRESS", "IN_PROGRESS", None): "no conversation reports an outcome in the model",
 }
 
 PRODUCT = {

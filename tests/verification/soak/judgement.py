@@ -32,6 +32,7 @@ _DIALLER = "its dialler ended, or had no database, between the claim and the rec
 ZEROS = (
     *(LOST, DOUBLE, OUTSIDE, AFTER, EARLY, "stuck", "accepted and never finished", "told and not there", UNEXPLAINED),
     *("undecided and unexplained", "forged and heard", "wrong clock", "alerts", "partners"),
+    *("unlike Twilio",),
 )
 
 
@@ -105,6 +106,7 @@ def _of_the_carrier(verdict: Verdict, setup: SoakSetup) -> None:
     said = setup.at_carrier("GET", "/verdict").json()
     for name in ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once"):
         verdict.faults[DOUBLE] += [f"the carrier reports {name}: {each}" for each in said[name]]
+    verdict.faults["unlike Twilio"] += said["unlike_twilio"]
     if said["alive"]:
         verdict.faults["stuck"].append(f"{said['alive']} calls are still alive at the carrier")
 

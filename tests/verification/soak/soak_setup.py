@@ -34,6 +34,7 @@ TIMES = {
     "SETTLE_S": "16",
     "SWEEP_S": "1",
     "LINE_GAP_S": "1",
+    "SHORT_CALL_S": "0",
 }
 """The times of the dial protocol, shorter and in the same order. Phones ring for 30 s at most, the default."""
 LEASE_S, SETTLE_S, SWEEP_S = (float(TIMES[name]) for name in ("DIAL_LEASE_S", "SETTLE_S", "SWEEP_S"))

@@ -1,0 +1,123 @@
+"""Conversations: which reports of their outcomes are accepted, and what follows from an outcome."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
+from scheduler.domain.call import CallProgress, Schedule, ScheduleWarning
+from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.refusals import (
+    CallNotAnswered,
+    OffsetMustMatchNumber,
+    OutcomeReported,
+    TimezoneUnknown,
+    TooManyCallBacks,
+)
+from scheduler.lifecycle import scheduling
+from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.scheduling import Callee
+from scheduler.lifecycle.state_machine import is_awaited
+
+MOST_CALL_BACKS = 3
+"""Calls of a chain that follow from a time that the person named."""
+
+
+# --- Reports
+
+
+def is_new_report(attempt: Attempt, outcome: ConversationOutcome, call_back_at: str | None) -> bool:
+    """Return False if the same was reported before.
+
+    A call whose wait for a report is over, or that needed none, is finished. Raises OutcomeReported with the first
+    outcome; CallNotAnswered; TooManyCallBacks.
+    """
+    first = _first_report(attempt)
+    if first is not None:
+        if (outcome, call_back_at) == first:
+            return False
+        raise OutcomeReported(outcome=first[0].value, callBackAt=first[1])
+    if not is_awaited(attempt) and (
+        attempt.state is not AttemptState.IN_PROGRESS or not _was_answered(attempt)  # guard: report_before_answer
+    ):
+        raise CallNotAnswered(status=attempt.state.value, reasonCode=attempt.reason and attempt.reason.value)
+    if outcome is ConversationOutcome.CALL_BACK and attempt.call_backs >= MOST_CALL_BACKS:  # guard: call_backs
+        raise TooManyCallBacks(limit=MOST_CALL_BACKS)
+    return True
+
+
+def _was_answered(attempt: Attempt) -> bool:
+    """Return whether a call in progress was answered. Its end may be known, and wait for the verdict of a machine."""
+    return attempt.heard_rank is CallProgress.ANSWERED or attempt.hung_up_at is not None
+
+
+def _first_report(attempt: Attempt) -> tuple[ConversationOutcome, str | None] | None:
+    if attempt.outcome is not None:
+        return attempt.outcome, None if attempt.call_back is None else attempt.call_back.requested
+    if attempt.reason is Reason.ANSWERED and not is_awaited(attempt):
+        return ConversationOutcome.FINISHED, None
+    return None
+
+
+# --- After the end of a call with a report
+
+
+_RETRIED_LIKE = {
+    ConversationOutcome.SCREENED: Reason.VOICEMAIL,
+    ConversationOutcome.HUNG_UP_EARLY: Reason.NO_ANSWER,
+    ConversationOutcome.TECHNICAL: Reason.CARRIER_ERROR,
+}
+"""Outcomes that are retried, each with the delays of `retryPolicy` for a similar reason."""
+
+
+def cause_of_retry(ended: Attempt) -> Reason | None:
+    """Find the reason by which `retryPolicy` plans the retry of an attempt. None for an answered call without one."""
+    if ended.reason is Reason.ANSWERED:
+        return None if ended.outcome is None else _RETRIED_LIKE.get(ended.outcome)
+    return ended.reason
+
+
+def retries_before(ended: Attempt) -> int:
+    """Count the retries of the chain that were used up. A call at a time that the person named uses up none."""
+    return ended.retry_number - ended.call_backs
+
+
+def status_of_answered(attempt: Attempt) -> InterviewStatus:
+    """Decide the status of the interview after an answered call, if no other attempt follows."""
+    match attempt.outcome:
+        case None | ConversationOutcome.FINISHED:
+            return InterviewStatus.COMPLETED
+        case ConversationOutcome.OPTED_OUT:
+            return InterviewStatus.CANCELLED
+        case _:
+            return InterviewStatus.FAILED
+
+
+def next_call_back(
+    ended: Attempt, callee: Callee, expires_at: datetime, now: datetime, policy: Policy
+) -> tuple[Schedule, tuple[ScheduleWarning, ...]] | None:
+    """Plan the call at the time that the person named, by the present rules. None: it is not possible any longer.
+
+    The time was possible when it was reported. The call may have lasted beyond it, and settings may have changed.
+    """
+    asked = ended.call_back
+    if asked is None or callee.number is None:
+        return None
+    start = max(asked.earliest_at, now)
+    try:
+        following = replace(ended, schedule=asked)
+        clock = scheduling.present_clock(following, callee)
+        following = replace(following, schedule=replace(asked, clock=clock))
+        clocks = scheduling.deciding_clocks(following, callee, start)
+        due_at = scheduling.next_opening(clocks, callee.settings, start, policy)
+        if due_at is None or due_at + policy.room >= expires_at:
+            return None
+        clocks = scheduling.deciding_clocks(following, callee, due_at)
+        if scheduling.consent_is_over_on_any(clocks, callee.consent_until, due_at):
+            return None
+        warnings = scheduling.offset_warnings(clock, callee, due_at)
+    except (TimezoneUnknown, OffsetMustMatchNumber):
+        return None
+    schedule = scheduling.schedule_on(
+        clock, callee, requested=asked.requested, due_at=due_at, earliest_at=asked.earliest_at
+    )
+    return schedule, warnings

@@ -1,0 +1,93 @@
+"""The breaker of the voice server: while it gives no instructions, no call is placed.
+
+It is the breaker of the carrier's account with another cause, so everything that waits for one waits for the other.
+Both are closed by a probe and one trial call. The trial has succeeded if its instructions do not fail within
+`TRIAL_LASTS` after the answer.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from scheduler.lifecycle.breaker import BACK_OFF, OPENS_AFTER, Breaker, after_answer, not_placed_delay
+
+CAUSE = "VOICE_SERVER"
+"""The cause of the breaker. A worker of release 0.2.0 shows it as it is."""
+WITHIN = timedelta(minutes=10)
+"""Failures of calls that were claimed further apart are not in a row."""
+TRIAL_LASTS = timedelta(seconds=10)
+"""The time after its answer at which a trial call without failed instructions has succeeded.
+
+A fallback that comes later counts as the first failure of the next row.
+"""
+_IN_A_ROW = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failures:
+    """The calls without instructions that were claimed within `WITHIN`, and after the last conversation."""
+
+    calls: int
+    companies: int
+    """The number of companies that they belong to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """The calls that were claimed after an answered probe, usually one."""
+
+    is_open: bool
+    """One of them rings, or was answered only now."""
+    has_succeeded: bool
+    """One was answered and has not failed. A call without any news counts too: its fallback may be lost as well."""
+
+
+def is_down(breaker: Breaker) -> bool:
+    """Return whether calls wait for the voice server, or one of them is tried."""
+    return breaker.down_until is not None and breaker.cause == CAUSE
+
+
+def awaits_verdict(breaker: Breaker) -> bool:
+    """Return whether a trial call was placed, and it is not known yet if it got instructions."""
+    return is_down(breaker) and not breaker.is_on_trial and breaker.answered_at is not None
+
+
+def opens(failures: Failures, companies: int, *, answers: bool | None) -> bool:
+    """Return whether the breaker opens for all companies. `companies` is 0, 1 or 2 (for more), as in `backoffs`.
+
+    Failures of one company alone may be its own, so they open it only if the server does not answer a probe. `answers`
+    is None if it cannot be probed.
+    """
+    if companies > 1 and failures.companies <= 1 and answers:  # guard: voice_alone
+        return False
+    return failures.calls >= _IN_A_ROW
+
+
+def after_failure(breaker: Breaker, claimed_at: datetime, now: datetime) -> Breaker:
+    """Compute the breaker after calls without instructions, of which the latest was claimed at `claimed_at`.
+
+    Calls that were placed before it opened, or before the trial, no longer count.
+    """
+    if breaker.down_until is None:
+        return Breaker(failures=OPENS_AFTER, down_until=now + BACK_OFF[0], cause=CAUSE)
+    if breaker.cause != CAUSE or breaker.answered_at is None or claimed_at < breaker.answered_at:
+        return breaker
+    trials = breaker.trials + 1
+    return Breaker(failures=OPENS_AFTER + trials, down_until=now + not_placed_delay(trials), cause=CAUSE, trials=trials)
+
+
+def after_trial_was_placed(breaker: Breaker, now: datetime) -> Breaker:
+    """Compute the breaker while the trial call must show whether it gets instructions. No other call is placed."""
+    return replace(breaker, down_until=now + TRIAL_LASTS)
+
+
+def while_probed(breaker: Breaker, now: datetime) -> Breaker:
+    """Compute the breaker during a probe, and if it fails. The wait stays short: a probe costs no call."""
+    return replace(breaker, down_until=now + BACK_OFF[0])
+
+
+def after_probe(before: Breaker, now: datetime, trial: Trial | None = None) -> Breaker:
+    """Compute the breaker after an answered probe. `trial` is that of a breaker that awaits its verdict, and not open.
+
+    The trial has succeeded, or a call is tried: the first one, or another one after an unanswered trial.
+    """
+    return Breaker() if trial is not None and trial.has_succeeded else after_answer(before, now)

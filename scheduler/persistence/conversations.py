@@ -1,0 +1,53 @@
+"""Conversations: the call that a token names."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+
+from scheduler.domain.attempt import Attempt
+from scheduler.persistence.attempt_rows import attempt_of
+from scheduler.persistence.store import Store
+
+# The token of an earlier claim, which became no call, names none. An attempt that returned to PENDING keeps its token.
+_OF_TOKEN = text("""
+    SELECT a.*
+    FROM attempt_tokens t
+    JOIN attempts a ON a.id = t.attempt_id AND a.token = t.token
+    JOIN interviews i ON i.id = a.interview_id
+    WHERE t.token = :token
+      AND a.state <> 'PENDING'
+      AND a.deleted_at IS NULL
+      AND i.deleted_at IS NULL
+      -- A call that was found after its outcome was given up is live.
+      AND (a.ended_at IS NULL OR a.look_at IS NOT NULL OR a.ended_at > :ended_after)
+""")
+
+
+# An instant that no rule can have produced was written by a wrong clock, and does not delay the interview.
+_OVERDUE = text("""
+    SELECT a.id, a.interview_id
+    FROM attempts a
+    WHERE (a.outcome_until <= :now OR a.outcome_until > :latest)
+      -- A report that was accepted in time is applied first.
+      AND NOT EXISTS (
+          SELECT FROM inbox c
+          WHERE c.interview_id = a.interview_id AND c.applied_at IS NULL AND c.quarantined_at IS NULL
+      )
+    ORDER BY a.outcome_until
+    LIMIT :limit
+""")
+
+
+class Conversations(Store):
+    def attempt_of_token(self, token: str, ended_after: datetime) -> Attempt | None:
+        """Find the attempt whose call has this token, unless it was deleted, or ended at `ended_after` or earlier."""
+        return self._one(attempt_of, _OF_TOKEN, {"token": token, "ended_after": ended_after})
+
+    def overdue(self, now: datetime, latest: datetime, limit: int) -> dict[UUID, UUID]:
+        """List attempts whose outcome was not reported in time, with their interviews.
+
+        `latest` is the latest instant that the rules can produce.
+        """
+        rows = self._connection.execute(_OVERDUE, {"now": now, "latest": latest, "limit": limit})
+        return {row.id: row.interview_id for row in rows}

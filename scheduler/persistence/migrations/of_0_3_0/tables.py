@@ -1,0 +1,52 @@
+"""Tables and conditions of migration 0035. Statements are separated by semicolons."""
+
+CHANGES = """
+ALTER TABLE attempts DROP CONSTRAINT ck_attempts_state_and_reason;
+ALTER TABLE attempts ADD CONSTRAINT ck_attempts_state_and_reason CHECK (
+    ((state IN ('PENDING', 'IN_PROGRESS') AND reason IS NULL)
+    OR (state = 'COMPLETED' AND reason IN ('ANSWERED', 'TEST'))
+    OR (state = 'FAILED' AND reason IN ('BUSY', 'NO_ANSWER', 'VOICEMAIL', 'DECLINED', 'INVALID_NUMBER',
+        'CARRIER_ERROR', 'CANCELLED_AT_CARRIER', 'BLOCKED_BY_NETWORK', 'UNREACHABLE', 'INSTRUCTIONS_FAILED',
+        'OUTCOME_UNKNOWN', 'EXPIRED', 'CONSENT_EXPIRED'))
+    OR (state = 'CANCELLED' AND reason IN ('CANCELLED_BY_USER', 'REPLACED', 'INTERVIEW_DELETED',
+        'CANDIDATE_DELETED', 'COMPANY_DELETED'))) IS TRUE
+);
+ALTER TABLE attempts ADD COLUMN instructions_failed boolean;
+ALTER TABLE lines ADD COLUMN refused_at timestamptz;
+CREATE INDEX ix_lines_refused_at ON lines (refused_at, country) WHERE refused_at IS NOT NULL;
+CREATE INDEX ix_attempts_without_instructions ON attempts (claimed_at) WHERE instructions_failed;
+ALTER TABLE attempts ADD COLUMN machine_detection text;
+ALTER TABLE attempts ADD CONSTRAINT ck_attempts_machine_detection
+    CHECK (machine_detection IN ('OFF', 'SYNC', 'ASYNC'));
+ALTER TABLE attempts ADD COLUMN hung_up_at timestamptz;
+GRANT SELECT (instructions_failed, machine_detection, hung_up_at) ON attempts TO duecall_operator
+"""
+
+OUTCOMES = """
+ALTER TABLE attempts
+    ADD COLUMN outcome text,
+    ADD COLUMN outcome_at timestamptz,
+    ADD COLUMN outcome_until timestamptz,
+    ADD COLUMN call_back jsonb,
+    ADD COLUMN call_backs smallint DEFAULT 0 NOT NULL,
+    ADD CONSTRAINT ck_attempts_reported_at_an_instant CHECK ((outcome IS NULL) = (outcome_at IS NULL)),
+    ADD CONSTRAINT ck_attempts_only_an_answered_call_is_awaited
+        CHECK (outcome_until IS NULL OR (outcome IS NULL AND reason IS NOT DISTINCT FROM 'ANSWERED')),
+    ADD CONSTRAINT ck_attempts_a_call_back_has_a_time
+        CHECK ((call_back IS NOT NULL) = (outcome IS NOT DISTINCT FROM 'CALL_BACK'));
+CREATE INDEX ix_attempts_refused ON attempts (number_hash) WHERE outcome IN ('OPTED_OUT', 'WRONG_PERSON');
+CREATE INDEX ix_attempts_outcome ON attempts (outcome_until) WHERE outcome_until IS NOT NULL;
+GRANT SELECT (outcome, outcome_at, outcome_until, call_back, call_backs) ON attempts TO duecall_operator
+"""
+
+_CALL_ENDS = ("BLOCKED_BY_NETWORK", "UNREACHABLE", "INSTRUCTIONS_FAILED")
+_VERDICTS = ("verdict_heard", "verdict_awaited")
+ARROWS = (
+    # event, from, to, reason; "" stands for none
+    *(("ended", "IN_PROGRESS", "FAILED", reason) for reason in _CALL_ENDS),
+    *((event, "IN_PROGRESS", "IN_PROGRESS", "") for event in _VERDICTS),
+    *((event, "FAILED", "FAILED", "OUTCOME_UNKNOWN") for event in _VERDICTS),
+    *((event, "FAILED", "FAILED", reason) for event in ("proven", "deleted") for reason in _CALL_ENDS),
+    ("reported", "IN_PROGRESS", "IN_PROGRESS", ""),
+    *((event, "COMPLETED", "COMPLETED", "ANSWERED") for event in ("reported", "outcome_awaited", "not_reported")),
+)

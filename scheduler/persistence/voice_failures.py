@@ -1,0 +1,64 @@
+"""Calls for which the voice server gave no instructions, in a row."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import text
+
+from scheduler.domain.call import CallProgress
+from scheduler.lifecycle.voice_server import TRIAL_LASTS, Failures, Trial
+from scheduler.persistence.rows import from_row
+from scheduler.persistence.store import Store
+
+_CONVERSATIONS = """
+    conversations AS (
+        -- The newest of each company, by an index.
+        SELECT max(a.claimed_at) AS last_at
+        FROM companies c
+        CROSS JOIN LATERAL (
+            SELECT attempt_id FROM usage u
+            WHERE u.company_id = c.id AND u.booked_at >= :since
+            ORDER BY u.booked_at DESC
+            LIMIT 1
+        ) u
+        JOIN attempts a ON a.id = u.attempt_id
+    )
+"""
+_IN_A_ROW = text(f"""
+    WITH {_CONVERSATIONS}
+    SELECT count(*) AS calls, count(DISTINCT a.company_id) AS companies
+    FROM attempts a
+    WHERE a.instructions_failed AND a.account_id = :account_id
+      AND a.claimed_at > greatest(:since, (SELECT last_at FROM conversations))
+""")  # noqa: S608 - the inserted text is a constant of this module
+_TRIAL = text(f"""
+    WITH trials AS (
+        SELECT heard_rank, claimed_at, updated_at FROM attempts
+        WHERE state = 'IN_PROGRESS' AND account_id = :account_id AND claimed_at >= :since
+          AND instructions_failed IS NOT TRUE
+    ), {_CONVERSATIONS}
+    SELECT EXISTS (
+               SELECT FROM trials
+               WHERE heard_rank < :answered AND claimed_at > :rings_since
+                  OR heard_rank >= :answered AND updated_at > :answered_since
+           ) AS is_open,
+           EXISTS (SELECT FROM trials)
+               OR EXISTS (SELECT FROM conversations WHERE last_at >= :since) AS has_succeeded
+""")  # noqa: S608 - the inserted text is a constant of this module
+
+
+class VoiceFailures(Store):
+    def in_a_row(self, account_id: int, since: datetime) -> Failures:
+        """Count the account's calls without instructions that were claimed after `since` and the last conversation."""
+        row = self._connection.execute(_IN_A_ROW, {"account_id": account_id, "since": since}).one()
+        return from_row(Failures, row)
+
+    def trial(self, account_id: int, since: datetime, now: datetime, rings_for: timedelta) -> Trial:
+        """Read how far the calls are that were claimed from `since` on. A phone rings for `rings_for` at most."""
+        values = {
+            "account_id": account_id,
+            "since": since,
+            "answered": CallProgress.ANSWERED,
+            "rings_since": now - rings_for,
+            "answered_since": now - TRIAL_LASTS,
+        }
+        return from_row(Trial, self._connection.execute(_TRIAL, values).one())

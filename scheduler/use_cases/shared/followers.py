@@ -1,0 +1,79 @@
+"""Followers: the attempt that follows an ended one by itself, as a retry or at the time that the person named."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
+from scheduler.domain.call import Schedule, ScheduleWarning
+from scheduler.domain.interview import Interview
+from scheduler.hashing import Hasher
+from scheduler.ids import new_id
+from scheduler.lifecycle import conversations, retries
+from scheduler.lifecycle.policy import Policy
+from scheduler.use_cases.shared.batch import Batch, callee_from
+
+
+class Followers:
+    def __init__(self, hasher: Hasher, policy: Policy) -> None:
+        self._hasher = hasher
+        self._policy = policy
+
+    def add(self, batch: Batch, ended: Attempt, actor: str, now: datetime) -> bool:
+        """Create the attempt that follows `ended`. Return False if none follows."""
+        interview = batch.interviews[ended.interview_id]
+        calls_back = ended.reason is Reason.ANSWERED and ended.outcome is ConversationOutcome.CALL_BACK
+        if not (calls_back or retries.is_retried(conversations.cause_of_retry(ended))):
+            return False
+        if not retries.may_go_on(interview) or not batch.has_company(interview.id):
+            return False
+        if ended.reason is Reason.ANSWERED and batch.has_open(interview.id):  # guard: one_follows
+            return True
+        schedule, warnings = self._planned(batch, ended, interview, now, calls_back=calls_back)
+        if schedule is None or not batch.takes_another_attempt(interview.id):
+            return False
+        number = callee_from(batch.callee_of(interview.id)).number
+        assert number is not None
+        following = _following(ended, schedule, self._hasher.number(number.e164), interview, now)
+        if calls_back:
+            following = replace(
+                following,
+                call_backs=ended.call_backs + 1,
+                warnings=(*_lasting(following.warnings), *warnings),
+            )
+        batch.add(following, actor, retry_of=ended.id)
+        return True
+
+    def _planned(
+        self, batch: Batch, ended: Attempt, interview: Interview, now: datetime, *, calls_back: bool
+    ) -> tuple[Schedule | None, tuple[ScheduleWarning, ...]]:
+        callee = callee_from(batch.callee_of(interview.id))
+        if calls_back:
+            planned = conversations.next_call_back(ended, callee, interview.expires_at, now, self._policy)
+            return planned or (None, ())
+        chain = batch.chain_of(ended)
+        return retries.next_attempt(ended, chain, callee, interview.expires_at, self._policy), ()
+
+
+def _following(ended: Attempt, schedule: Schedule, number_hash: bytes, interview: Interview, now: datetime) -> Attempt:
+    return Attempt(
+        id=new_id(now),
+        interview_id=interview.id,
+        company_id=interview.company_id,
+        chain_id=ended.chain_id,
+        retry_number=ended.retry_number + 1,
+        manual=False,
+        state=AttemptState.PENDING,
+        schedule=schedule,
+        due_at=schedule.due_at,
+        expires_at=interview.expires_at,
+        number_hash=number_hash,
+        warnings=tuple(each for each in ended.warnings if each is not ScheduleWarning.MOVED_BY_SETTINGS),
+        created_at=now,
+        updated_at=now,
+        call_backs=ended.call_backs,
+    )
+
+
+def _lasting(warnings: tuple[ScheduleWarning, ...]) -> tuple[ScheduleWarning, ...]:
+    """List the warnings that do not depend on the requested time."""
+    return tuple(each for each in warnings if each is not ScheduleWarning.OFFSET_DIFFERS_FROM_PHONE_NUMBER)

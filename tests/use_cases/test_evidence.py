@@ -1,0 +1,218 @@
+"""The evidence of a call: what is kept about its last look, and which later changes of its history are found."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from scheduler.domain.attempt import Attempt, Cancelled, Ended, Placed, Progressed, Reason
+from scheduler.domain.call import Accepted, CallProgress
+from scheduler.domain.evidence import Evidence, FaultKind, LookResult, RuleResult, SealState
+from scheduler.domain.explanation import Rule
+from scheduler.domain.refusals import NotFound
+from scheduler.rules.tallies import Sent
+from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.evidence import CallEvidence
+from scheduler.use_cases.operations.pauses import Pauses
+from tests.conftest import TestClock
+from tests.support.builders import Tenant, a_claimed_attempt, a_number, a_pending_attempt, a_placed_attempt, a_sid
+
+A_CALL = (
+    Progressed(rank=CallProgress.RINGING),
+    Progressed(rank=CallProgress.ANSWERED),
+    Ended(
+        reason=Reason.ANSWERED,
+        ended_at=datetime(2026, 4, 1, tzinfo=UTC),
+        duration=timedelta(seconds=90, milliseconds=1),
+    ),
+)
+
+
+@pytest.fixture
+def read(tenant: Tenant) -> Callable[[Attempt], Evidence]:
+    """Read the evidence as an operator's command does."""
+    evidence = CallEvidence(tenant.context)
+    return lambda attempt: evidence.of_operator(attempt.id)
+
+
+def looked_at(tenant: Tenant) -> tuple[Attempt, dict[Any, Sent]]:
+    """Claim an attempt and look a last time at it. Return it with the times of its POST."""
+    attempt = a_claimed_attempt(tenant)
+    order = tenant.dial.last_look(attempt)
+    assert order is not None
+    return attempt, {attempt.id: Sent(lateness=timedelta(), answered_after=0.1, look=order.look)}
+
+
+def placed_with_look(tenant: Tenant) -> Attempt:
+    attempt, sent = looked_at(tenant)
+    tenant.dial.record([(attempt, Accepted(call_sid=a_sid()))], sent)
+    return tenant.attempt(attempt.id)
+
+
+# ---- the history
+
+
+def test_history_of_a_call_is_whole(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    found = read(attempt)
+    assert (found.seals.state, found.seals.faults) == (SealState.WHOLE, ())
+    assert [each.number for each in found.entries] == list(range(6))
+    assert all(each.is_sealed for each in found.entries)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "at = at + interval '1 microsecond'",
+        "actor = 'operator'",
+        "epoch = epoch + 10",
+        'detail = detail || \'{"call_sid": "CA0"}\'',
+        "detail = '{}'",
+        "seal = NULL",
+        "seal = decode('00', 'hex')",
+        "(event, reason, from_state, to_state) = ('ended', 'BUSY', 'IN_PROGRESS', 'FAILED')",
+        "attempt_id = :other",
+    ],
+)
+@pytest.mark.parametrize("number", [0, 2, 5])
+def test_changed_row_of_the_history_is_found(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], change: str, number: int
+) -> None:
+    attempt, other = tenant.take(placed_with_look(tenant), *A_CALL), a_pending_attempt(tenant)
+    before = read(attempt).entries[number].happening.detail
+    changed = f"UPDATE attempt_history SET {change} WHERE attempt_id = :id AND epoch = :number"
+    tenant.change(changed, id=attempt.id, number=number, **({"other": other.id} if ":other" in change else {}))
+    assert change != "detail = '{}'" or before, "each of these entries has a detail"
+    assert read(attempt).seals.state is SealState.BROKEN
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_deleted_row_of_the_history_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence], number: int) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    tenant.change(
+        "DELETE FROM attempt_history WHERE attempt_id = :id AND epoch = :number", id=attempt.id, number=number
+    )
+    assert FaultKind.REMOVED in {each.kind for each in read(attempt).seals.faults}
+
+
+def test_inserted_row_of_the_history_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    columns = "attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail, seal"
+    tenant.change(
+        f"INSERT INTO attempt_history ({columns}) SELECT {columns} FROM attempt_history"
+        " WHERE attempt_id = :id AND epoch = 3",
+        id=attempt.id,
+    )
+    assert read(attempt).seals.state is SealState.BROKEN
+
+
+@pytest.mark.parametrize(
+    "change", ["history_seal = NULL", "epoch = epoch - 1", 'schedule = schedule || \'{"zones": ["Europe/Lisbon"]}\'']
+)
+def test_changed_row_of_the_attempt_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence], change: str) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    tenant.change(f"UPDATE attempts SET {change} WHERE id = :id", id=attempt.id)
+    assert read(attempt).seals.state is SealState.BROKEN
+
+
+def test_rows_of_release_0_2_0_are_no_fault(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    """Its workers write rows without seals, before the upgrade and until they are replaced."""
+    attempt = a_pending_attempt(tenant)
+    tenant.change("UPDATE attempt_history SET seal = NULL, detail = '{}' WHERE attempt_id = :id", id=attempt.id)
+    tenant.change("UPDATE attempts SET history_seal = NULL WHERE id = :id", id=attempt.id)
+    assert read(attempt).seals.unsealed == (0,)
+    claims = tenant.dial.claim([attempt.id])
+    tenant.dial.record([(claims.claimed[0].attempt, Accepted(call_sid=a_sid()))])
+    found = read(tenant.attempt(attempt.id))
+    assert (found.seals.state, found.seals.faults, found.seals.unsealed) == (SealState.PARTLY_SEALED, (), (0,))
+
+
+def test_several_events_of_one_transaction_are_sealed(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    attempt = tenant.take(a_pending_attempt(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER))
+    assert read(attempt).seals.state is SealState.WHOLE
+    claims = tenant.dial.claim([a_pending_attempt(tenant).id for _ in range(3)])
+    tenant.dial.record([(each.attempt, Accepted(call_sid=a_sid())) for each in claims.claimed])
+    assert {read(each.attempt).seals.state for each in claims.claimed} == {SealState.WHOLE}
+
+
+# ---- the last look
+
+
+def test_evidence_has_what_the_last_look_has_found(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], now: TestClock
+) -> None:
+    attempt = placed_with_look(tenant)
+    look = read(attempt).last_look
+    assert look is not None
+    assert look.record is not None
+    assert (look.result, look.cause, look.claimed_at) == (LookResult.PASSED, None, attempt.claimed_at)
+    assert {result for _, result in look.rules} == {RuleResult.PASSED}
+    assert [rule for rule, _ in look.rules] == [
+        rule for rule in Rule if rule not in {Rule.COMPANY_LIMIT, Rule.ACCOUNT_LIMIT}
+    ]
+    assert look.record.at == now() < look.record.leave_by
+    assert look.record.utc_offsets == {"Europe/Bratislava": timedelta(hours=2)}
+    assert look.record.country == "SK"
+    assert [(each.start, each.end) for each in look.record.hours] == [("08:00", "20:00")]
+    assert look.record.tzdata_version == attempt.schedule.tzdata_version
+
+
+def test_look_is_kept_when_the_carrier_reports_first(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    attempt, sent = looked_at(tenant)
+    sid = a_sid()
+    heard = tenant.take(
+        attempt, Placed(call_sid=sid, look_at=tenant.now()), Progressed(rank=CallProgress.RINGING), actor="carrier"
+    )
+    tenant.dial.record([(attempt, Accepted(call_sid=sid))], sent)
+    found = read(attempt)
+    assert found.last_look is not None
+    assert (found.last_look.result, found.seals.state) == (LookResult.PASSED, SealState.WHOLE)
+    assert tenant.attempt(attempt.id).heard_rank is heard.heard_rank
+
+
+def test_look_of_a_call_that_has_ended_before_is_not_recorded(
+    tenant: Tenant, read: Callable[[Attempt], Evidence]
+) -> None:
+    attempt, sent = looked_at(tenant)
+    sid = a_sid()
+    tenant.take(attempt, Placed(call_sid=sid, look_at=tenant.now()), *A_CALL, actor="carrier")
+    tenant.dial.record([(attempt, Accepted(call_sid=sid))], sent)
+    found = read(attempt)
+    assert found.last_look is not None
+    assert (found.last_look.result, found.last_look.record) == (LookResult.NOT_RECORDED, None)
+    assert found.seals.state is SealState.WHOLE
+
+
+def test_blocked_look_names_the_rule(tenant: Tenant, read: Callable[[Attempt], Evidence], pauses: Pauses) -> None:
+    attempt = a_claimed_attempt(tenant)
+    pauses.pause(tenant.company_id, "a test")
+    assert tenant.dial.last_look(attempt) is None
+    look = read(attempt).last_look
+    assert look is not None
+    results = dict(look.rules)
+    assert (look.result, look.cause) == (LookResult.BLOCKED, "COMPANY_PAUSED")
+    assert results[Rule.CARRIER_DOWN] is RuleResult.PASSED
+    assert results[Rule.COMPANY_PAUSED] is RuleResult.BLOCKED
+    assert results[Rule.WINDOW_CLOSED] is RuleResult.NOT_RECORDED
+
+
+def test_pending_attempt_has_no_last_look(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    assert read(a_pending_attempt(tenant)).last_look is None
+
+
+def test_explanation_does_not_show_the_look(tenant: Tenant) -> None:
+    explanation = Explain(tenant.context).explanation_of(placed_with_look(tenant).id)
+    shown = {name for each in explanation.happenings for name in each.detail}
+    assert shown == {"lease_until", "call_sid", "look_at"}
+
+
+def test_unknown_attempt_has_no_evidence(tenant: Tenant) -> None:
+    with pytest.raises(NotFound):
+        CallEvidence(tenant.context).of_operator(uuid4())
+
+
+def test_evidence_names_no_number(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    number = a_number()
+    assert number.removeprefix("+421") not in repr(read(a_placed_attempt(tenant, number)))
