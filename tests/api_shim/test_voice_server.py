@@ -12,10 +12,12 @@ import pytest
 import requests
 from twilio.request_validator import RequestValidator
 
-from scheduler.domain.attempt import Attempt
+from scheduler.domain.attempt import Attempt, ConversationOutcome, Ended, Progressed, Reason
+from scheduler.domain.call import CallProgress
 from standalone.private_server import free_port
-from tests.api_shim.calls import talk
-from tests.api_shim.intake import Intake
+from tests.api_shim.answers import data
+from tests.api_shim.calls import call_of, talk
+from tests.api_shim.intake import Intake, Worker
 from tests.conftest import wait_until
 from tests.docs.pages import read
 from tests.support.builders import Tenant, a_placed_attempt
@@ -46,7 +48,7 @@ def a_voice_server(folder: Path, *, duecall_url: str, key: str) -> Iterator[str]
 
 def _answers(url: str) -> bool:
     try:
-        return bool(requests.get(url, timeout=10).status_code == requests.codes.not_implemented)
+        return bool(requests.get(url, timeout=10).ok)
     except requests.ConnectionError:
         return False
 
@@ -58,9 +60,11 @@ def server(tmp_path: Path, intake: Intake) -> Iterator[str]:
         yield url
 
 
-def ask(url: str, token: str | None, form: Mapping[str, str] = FORM, *, key: str = PRIMARY) -> requests.Response:
+def ask(
+    url: str, token: str | None, form: Mapping[str, str] = FORM, *, key: str = PRIMARY, page: str = "twiml"
+) -> requests.Response:
     """Request instructions as the carrier does, signed for the public address."""
-    path = f"/twiml?attempt={token}"
+    path = f"/{page}?attempt={token}"
     signature = RequestValidator(key).compute_signature(ORIGIN + path, dict(form))
     return requests.post(url + path, data=dict(form), headers={"X-Twilio-Signature": signature}, timeout=30)
 
@@ -75,8 +79,40 @@ def verbs(answer: requests.Response) -> list[str]:
 def test_live_call_gets_instructions_in_its_language(server: str, intake: Intake, tenant: Tenant) -> None:
     assert intake.set_settings(locale="sk-SK").is_success
     answer = ask(server, a_placed_attempt(tenant).token)
-    assert verbs(answer) == ["Say", "Hangup"]
+    assert verbs(answer) == ["Gather"]
     assert 'language="sk-SK"' in answer.text
+
+
+@pytest.mark.parametrize(
+    ("digits", "outcome", "follows"),
+    [("1", ConversationOutcome.CALL_BACK, True), ("", ConversationOutcome.FINISHED, False)],
+)
+def test_person_is_called_again_at_six_if_asked_for(
+    server: str,
+    intake: Intake,
+    tenant: Tenant,
+    worker: Worker,
+    digits: str,
+    outcome: ConversationOutcome,
+    follows: bool,
+) -> None:
+    attempt = tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED))
+    assert verbs(ask(server, attempt.token, FORM | {"Digits": digits}, page="said")) == ["Hangup"]
+    ended = tenant.take(tenant.attempt(attempt.id), Ended(reason=Reason.ANSWERED, ended_at=tenant.now()))
+    assert ended.outcome is outcome
+    pending = [
+        each["schedule"]["localTime"][11:]
+        for each in data(intake.get(call_of(attempt).interview))["callAttempts"]
+        if each["status"] == "PENDING"
+    ]
+    assert pending == ["18:00:00"] * follows
+
+
+def test_call_goes_on_to_its_end_if_its_report_is_refused(server: str, intake: Intake, tenant: Tenant) -> None:
+    """No fallback: the conversation took place. Here a report would come before the answer."""
+    placed = a_placed_attempt(tenant)
+    assert verbs(ask(server, placed.token, FORM | {"Digits": "1"}, page="said")) == ["Hangup"]
+    assert tenant.attempt(placed.id).outcome is None
 
 
 def test_unknown_or_finished_call_is_hung_up(server: str, tenant: Tenant) -> None:
