@@ -132,6 +132,7 @@ def create_app(
     follows_clock: bool = False,
     callback_retry_after_s: float = 0.5,
     lists_oldest_first: bool = False,
+    requests_instructions: bool = False,
 ) -> FastAPI:
     """Build the carrier, ready for uvicorn.
 
@@ -143,10 +144,11 @@ def create_app(
     `follows_clock`: if `now` is moved ahead, calls that would have ended by then end. Otherwise they go on in real
     time.
     `lists_oldest_first`: the order of lists, which Twilio does not promise. Otherwise they are newest first.
+    `requests_instructions`: requests each order's `Url` when its call is answered. Otherwise no voice server is needed.
     """
     journal = Journal(state_file)
     outage = Outage()
-    voice_server = VoiceServer()
+    voice_server = VoiceServer(is_requested=requests_instructions)
     sender = CallbackSender(auth_token=auth_tokens[0], retry_after_s=callback_retry_after_s, outage=outage)
     lives = CallLives(
         account_sid=account_sid,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -125,7 +125,7 @@ class CallLives:
         for kept in journal.kept("call"):
             self._hold(Call.model_validate(kept))
         self._lives: dict[str, asyncio.Task[None]] = {}
-        self._verdicts: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
         self._to_be_accepted: set[asyncio.Task[None]] = set()
         self._next_turn_s = 0.0
         self._watch: asyncio.Task[None] | None = None
@@ -153,7 +153,7 @@ class CallLives:
     async def stop(self) -> None:
         running = [
             *self._lives.values(),
-            *self._verdicts,
+            *self._beside,
             *self._to_be_accepted,
             *([self._watch] if self._watch else []),
         ]
@@ -267,7 +267,7 @@ class CallLives:
     async def _talk(self, sid: str) -> None:
         call = self._calls[sid]
         if call.status is Status.RINGING:
-            call = self._without_instructions(self._answer(call))
+            call = self._obtain_instructions(self._answer(call))
         if call.order.is_async and call.answered_by is None:
             self._begin_verdict(call)
         await self._pass(call.answered_at, min(call.talk_s, call.order.time_limit_s))
@@ -277,22 +277,35 @@ class CallLives:
         answered_by = None if call.order.is_async else by_detection.get(call.order.machine_detection or "")
         return self._move(call, Status.IN_PROGRESS, answered_by=answered_by)
 
-    def _without_instructions(self, call: Call) -> Call:
-        """Request the fallback if the voice server gives no instructions. The call goes on: an error is played."""
+    def _obtain_instructions(self, call: Call) -> Call:
         fault = call.instructions or (InstructionsFault.FALLBACK if self._voice_server.is_down else None)
-        if fault is None:
-            return call
+        if fault is not None:
+            return self._without_instructions(call, fault)
+        if self._voice_server.is_requested:
+            self._run_beside(self._request_instructions(call.sid))
+        return call
+
+    async def _request_instructions(self, sid: str) -> None:
+        has_some = await self._sender.has_instructions(self._calls[sid], at=self._now())
+        if not has_some and not self._calls[sid].is_over:
+            self._without_instructions(self._calls[sid], InstructionsFault.FALLBACK)
+
+    def _without_instructions(self, call: Call, fault: InstructionsFault) -> Call:
+        """Request the fallback. The call goes on: an error is played."""
         failed = self._keep(call.model_copy(update={"error_codes": (*call.error_codes, NO_INSTRUCTIONS)}))
         if fault is InstructionsFault.FALLBACK:
             self._sender.request_fallback(failed, at=self._now())
         return failed
 
     def _begin_verdict(self, call: Call) -> None:
-        if call.verdict_s is None:
-            return
-        task = asyncio.create_task(self._judge(call.sid, call.verdict_s))
-        self._verdicts.add(task)
-        task.add_done_callback(self._verdicts.discard)
+        if call.verdict_s is not None:
+            self._run_beside(self._judge(call.sid, call.verdict_s))
+
+    def _run_beside(self, work: Coroutine[None, None, None]) -> None:
+        """Run a part of a call that does not delay its other parts, and may end after it."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     async def _judge(self, sid: str, verdict_s: float) -> None:
         """Decide who answered while the call goes on, or after it. Only the verdict's own callback reports it."""

@@ -121,6 +121,14 @@ def fields_of(call: Call, *, sequence_number: int, at: datetime) -> dict[str, st
     return fields | _final_fields(call) if call.is_over else fields
 
 
+def request_fields_of(call: Call, *, at: datetime) -> dict[str, str]:
+    """Build Twilio's form fields of a request for instructions."""
+    fields = fields_of(call, sequence_number=0, at=at)
+    for name in ("Timestamp", "CallbackSource", "SequenceNumber"):
+        del fields[name]
+    return fields
+
+
 def verdict_of(call: Call) -> dict[str, str]:
     """Build the form of a verdict of asynchronous machine detection. It has no status."""
     return {
@@ -168,18 +176,30 @@ class CallbackSender:
         if letters:
             self._post(call.sid, letters)
 
+    async def has_instructions(self, call: Call, *, at: datetime) -> bool:
+        """Request the instructions for an answered call, once. Return True if the voice server gave some."""
+        if call.order.instructions_url is None or self._outage.loses_answers:
+            return False
+        letter = Letter(
+            url=call.order.instructions_url,
+            method="POST",
+            fields=request_fields_of(call, at=at),
+            idempotency_token=str(uuid4()),
+            retries=Retries(times=0),
+        )
+        async with self._places:
+            return await self._send(letter) is None
+
     def request_fallback(self, call: Call, *, at: datetime) -> None:
         """Request the order's FallbackUrl, after the callbacks that were sent before."""
         if call.order.fallback_url is None:
             return
-        fields = fields_of(call, sequence_number=0, at=at)
-        for name in ("Timestamp", "CallbackSource", "SequenceNumber"):
-            del fields[name]
         url, fragment = urldefrag(call.order.fallback_url)
+        errors = {"ErrorCode": str(call.error_codes[-1]), "ErrorUrl": call.order.instructions_url or ""}
         letter = Letter(
             url=url,
             method=call.order.fallback_method,
-            fields=fields | {"ErrorCode": str(call.error_codes[-1]), "ErrorUrl": call.order.instructions_url or ""},
+            fields=request_fields_of(call, at=at) | errors,
             idempotency_token=str(uuid4()),
             retries=read_retries(fragment),
         )

@@ -63,13 +63,17 @@ class RefusedByTwilio(Exception):
         }
 
 
-# --- The voice server that `Url` names. The simulated carrier has one of its own
+# --- The voice server that `Url` names, or the one that the simulated carrier has of its own
 
 
 class VoiceServer:
-    """A voice server that gives each answered call empty instructions, unless it is down."""
+    """The voice server. If `is_requested`, it is the one that the order's `Url` names.
 
-    def __init__(self) -> None:
+    Otherwise the simulated one gives each answered call empty instructions, unless it is down.
+    """
+
+    def __init__(self, *, is_requested: bool = False) -> None:
+        self.is_requested = is_requested
         self.is_down = False
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
+import requests
 from rich.console import Console
 
 from scheduler.domain.alarm import KINDS
@@ -17,6 +18,7 @@ from standalone.demo.client import Company, DemoCall, _contradiction
 from standalone.demo.run import EXPECTED_ALARM
 from standalone.demo.sample_calls import CALLS, FULL_DAY, STARTS_AT, SampleCall, Then, moved_to
 from standalone.demo.table import WIDE, table
+from standalone.demo.voice_server import VoiceServer
 from tests.docs.pages import read
 
 STARTS = datetime.fromisoformat(STARTS_AT).astimezone(UTC)
@@ -36,6 +38,7 @@ def _attempt(status: str, reason: str | None = None, retry_number: int = 0, **fi
     return {
         "status": status,
         "reasonCode": reason,
+        "outcome": None,
         "retryNumber": retry_number,
         "schedule": SCHEDULE,
         "scheduledAt": "2026-04-02T07:00:00Z",
@@ -88,6 +91,16 @@ RESULTS = {
         _demo_call(_sample(), attempts=[_attempt("FAILED", "BUSY"), _attempt("COMPLETED", "ANSWERED", 1)]),
         "FAILED BUSY, then COMPLETED ANSWERED",
     ),
+    "called back": (
+        _demo_call(
+            _sample(),
+            attempts=[
+                _attempt("COMPLETED", "ANSWERED", outcome="CALL_BACK"),
+                _attempt("COMPLETED", "ANSWERED", 1, outcome="FINISHED"),
+            ],
+        ),
+        "COMPLETED CALL_BACK, then COMPLETED ANSWERED",
+    ),
 }
 
 
@@ -136,6 +149,56 @@ def test_ring_before_the_new_time_contradicts_a_moved_call() -> None:
     call = _demo_call(_sample(Then.MOVED), not_before=STARTS + timedelta(seconds=24))
     assert _contradiction(call, [_ring(after=timedelta(seconds=16))]) == "it rang at 07:00:16 UTC, before 07:00:24"
     assert _contradiction(call, [_ring(after=timedelta(seconds=24))]) is None
+
+
+@pytest.mark.parametrize(
+    ("after", "problem"),
+    [
+        pytest.param(29, "it rang again at 07:00:29 UTC, asked for 07:00:30", id="early"),
+        pytest.param(30, None, id="on time"),
+        pytest.param(45, "it rang again at 07:00:45 UTC, asked for 07:00:30", id="late"),
+    ],
+)
+def test_call_back_at_another_time_is_a_contradiction(after: int, problem: str | None) -> None:
+    sample = next(call for call in CALLS if call.asks_for_call_in)
+    rings = [_ring(), _ring(after=timedelta(seconds=after))]
+    assert _contradiction(_demo_call(sample, asked_for=STARTS + timedelta(seconds=30)), rings) == problem
+
+
+def test_second_call_that_was_not_asked_for_is_a_contradiction() -> None:
+    sample = next(call for call in CALLS if call.asks_for_call_in)
+    assert _contradiction(_demo_call(sample), [_ring(), _ring()]) == "no person asked for its second call"
+
+
+@pytest.mark.parametrize(
+    ("last", "text"),
+    [
+        pytest.param(_attempt("PENDING", retry_number=1), "asked for 09:00:00", id="waiting"),
+        pytest.param(_attempt("COMPLETED", "ANSWERED", 1), "called back 09:00:00", id="called back"),
+    ],
+)
+def test_table_says_that_a_person_asked_to_be_called_back(last: dict[str, Any], text: str) -> None:
+    call = _demo_call(
+        _sample(), asked_for=STARTS, attempts=[_attempt("COMPLETED", "ANSWERED", outcome="CALL_BACK"), last]
+    )
+    output = io.StringIO()
+    console = Console(file=output, width=80, highlight=False)
+    console.print(table(console, [call], STARTS))
+    assert text in output.getvalue()
+    assert "…" not in output.getvalue()
+
+
+# --- the demo's voice server
+
+
+def test_voice_server_instructs_and_remembers_the_conversation() -> None:
+    with VoiceServer() as voice_server:
+        form = {"To": "+912266012346", "CallSid": "CA1"}
+        answer = requests.post(f"{voice_server.url}?attempt=a-token", data=form, timeout=10)
+        assert (answer.status_code, answer.text) == (200, "<Response/>")
+        assert requests.get(f"{voice_server.url}?probe=1", timeout=10).status_code == 200
+        assert requests.post(voice_server.url, data=form, timeout=10).status_code == 400
+        assert list(voice_server.unreported) == [("a-token", "+912266012346")]
 
 
 def test_moved_call_has_a_later_time() -> None:

@@ -264,6 +264,39 @@ def test_voice_server_gives_instructions_unless_it_is_down(carrier: Carrier, inb
     assert wait_until(lambda: inbox.got[2:])[0]["CallStatus"] == "completed"
 
 
+@pytest.fixture
+def requesting(leaving: list[threading.Thread]) -> Iterator[Carrier]:
+    """A carrier that requests the instructions of each answered call."""
+    with carrier_in_thread(leaving, requests_instructions=True) as carrier:
+        yield carrier
+
+
+def test_answered_call_requests_its_instructions(requesting: Carrier, inbox: Inbox) -> None:
+    call = requesting.ring(url=f"{inbox.url}/twiml?attempt=a-token", fallback_url=f"{inbox.url}/fallback")
+    assert requesting.ended(call).status == "completed"
+    [asked] = inbox.got
+    assert (asked.path, asked["CallSid"], asked["CallStatus"]) == ("/twiml?attempt=a-token", call.sid, "in-progress")
+    url, fields = f"{inbox.url}{asked.path}", dict(asked.pairs)
+    assert RequestValidator(PRIMARY).validate(url, fields, asked.headers["X-Twilio-Signature"])
+    assert call.notifications.list() == []
+
+
+def test_unanswered_call_requests_no_instructions(requesting: Carrier, inbox: Inbox) -> None:
+    requesting.plan(outcome="busy")
+    requesting.ended(requesting.ring(url=f"{inbox.url}/twiml", **with_fallback(inbox)))
+    wait_until(inbox.the_end)
+    assert [each.path for each in inbox.got] == ["/carrier/a-token"]
+
+
+def test_refused_instructions_lead_to_the_fallback(requesting: Carrier, inbox: Inbox) -> None:
+    inbox.answers = [500]
+    requesting.plan(talk_s=30)
+    call = requesting.ended(requesting.ring(url=f"{inbox.url}/twiml", **with_fallback(inbox)))
+    wait_until(inbox.the_end)
+    assert [each.path for each in inbox.got] == ["/twiml", "/carrier/a-token/fallback", "/carrier/a-token"]
+    assert [each.error_code for each in call.notifications.list()] == ["11200"]
+
+
 # --- the resource
 
 
