@@ -15,6 +15,7 @@ from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 from twilio.rest.api.v2010.account.call import CallInstance
+from twilio.rest.api.v2010.account.call.notification import NotificationInstance
 
 from scheduler import clock, process
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback, QueryNotSent
@@ -22,6 +23,8 @@ from scheduler.carriers.twilio import (
     NOTHING_LEFT_TO_STOP,
     TwilioAccount,
     answered_by_of,
+    callback_path,
+    fallback_path,
     seconds_of,
     status_of,
     trusted,
@@ -36,6 +39,7 @@ from scheduler.process import made_progress
 _SERVER_ERROR = 500
 _WITHOUT_INSTRUCTIONS = frozenset(map(str, OF_THE_INSTRUCTIONS))
 """Twilio's codes if the voice server could not be reached, or answered no TwiML."""
+_FALLBACK = fallback_path("").removeprefix(callback_path(""))
 _NO_ANSWER = (
     TwilioException,
     NotACallback,
@@ -98,6 +102,7 @@ class TwilioQueries:
 
     def __init__(self, account: TwilioAccount, policy: Policy) -> None:
         self._policy = policy
+        self._callback_url = account.public_url + callback_path("")
         self._client = Client(
             account.account_sid,
             account.auth_tokens[0],
@@ -151,16 +156,27 @@ class TwilioQueries:
         server that has no notifications.
         """
         try:
-            return not _WITHOUT_INSTRUCTIONS.isdisjoint(map(str, self._codes(call_sid)))
+            return any(
+                str(each.error_code) in _WITHOUT_INSTRUCTIONS and not self._is_about_a_callback(each)
+                for each in self._notifications(call_sid)
+            )
         except CarrierAway:  # guard: unread_notifications
             raise
         except CarrierUnavailable:
             return False
 
-    def _codes(self, call_sid: str) -> Sequence[object]:
-        """Read the codes of the call's notifications. Raises CarrierUnavailable."""
+    def _is_about_a_callback(self, notification: NotificationInstance) -> bool:
+        """Return True if one of our callbacks failed: the same codes report that, and the call had its instructions.
+
+        A fallback is requested only if the voice server gave none, so a failed one is no such callback.
+        """
+        url, _, _ = str(notification.request_url or "").partition("?")
+        return url.startswith(self._callback_url) and not url.endswith(_FALLBACK)  # guard: failed_callback
+
+    def _notifications(self, call_sid: str) -> Sequence[NotificationInstance]:
+        """Read the call's notifications. Raises CarrierUnavailable."""
         with _query():
-            return [each.error_code for each in self._client.calls(call_sid).notifications.list(limit=50)]
+            return list(self._client.calls(call_sid).notifications.list(limit=50))
 
     def _cause(self, call_sid: str) -> FailureCause | None:
         """Find the cause of a failed call. None if its notifications name none or cannot be read.
@@ -169,7 +185,7 @@ class TwilioQueries:
         is unknown. Without a cause no retry follows.
         """
         try:
-            return cause_of(self._codes(call_sid))
+            return cause_of([each.error_code for each in self._notifications(call_sid)])
         except CarrierUnavailable:
             return None
 

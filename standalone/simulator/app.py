@@ -79,19 +79,20 @@ def _voice_routes(voice_server: VoiceServer) -> APIRouter:
     router = APIRouter()
 
     @router.api_route("/voice", methods=["GET", "POST"])
-    async def give_instructions() -> Response:
-        if voice_server.is_down:
+    async def give_instructions(request: Request) -> Response:
+        if not voice_server.answers(is_probe="probe" in request.query_params):
             return Response(status_code=503)
         return Response("<Response/>", media_type="text/xml")
 
     @router.post("/voice/outage", status_code=201)
-    async def end_voice_server() -> dict[str, bool]:
-        voice_server.is_down = True
-        return {"is_down": True}
+    async def end_voice_server(outage: faults.VoiceOutage | None = None) -> faults.VoiceOutage:
+        ended = outage or faults.VoiceOutage()
+        voice_server.end(ended)
+        return ended
 
     @router.delete("/voice/outage", status_code=204)
     async def start_voice_server() -> None:
-        voice_server.is_down = False
+        voice_server.start()
 
     return router
 

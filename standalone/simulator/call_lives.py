@@ -23,7 +23,7 @@ from standalone.simulator.calls import (
     token_of,
 )
 from standalone.simulator.faults import RefusedByTwilio, VoiceServer
-from standalone.simulator.plans import InstructionsFault, Journal, Plan
+from standalone.simulator.plans import CallbackFault, InstructionsFault, Journal, Plan
 
 # --- Duration of the steps of a call: in real time, but no longer than by the carrier's clock
 
@@ -175,6 +175,7 @@ class CallLives:
             outcome=plan.outcome,
             ring_s=plan.ring_s,
             talk_s=plan.talk_s,
+            error_s=plan.error_s,
             verdict_s=plan.verdict_s,
             callbacks=plan.callbacks,
             instructions=plan.instructions,
@@ -270,7 +271,8 @@ class CallLives:
             call = self._obtain_instructions(self._answer(call))
         if call.order.is_async and call.answered_by is None:
             self._begin_verdict(call)
-        await self._pass(call.answered_at, min(call.talk_s, call.order.time_limit_s))
+        lasts_s = call.talk_s if call.is_instructed is not False else min(call.talk_s, call.error_s)
+        await self._pass(call.answered_at, min(lasts_s, call.order.time_limit_s))
 
     def _answer(self, call: Call) -> Call:
         by_detection = ENDS[call.outcome].answered_by or {}
@@ -283,17 +285,22 @@ class CallLives:
             return self._without_instructions(call, fault)
         if self._voice_server.is_requested:
             self._run_beside(self._request_instructions(call.sid))
-        return call
+            return call
+        return self._keep(call.model_copy(update={"is_instructed": True}))
 
     async def _request_instructions(self, sid: str) -> None:
         has_some = await self._sender.has_instructions(self._calls[sid], at=self._now())
-        if not has_some and not self._calls[sid].is_over:
-            self._without_instructions(self._calls[sid], InstructionsFault.FALLBACK)
+        call = self._calls[sid]
+        if has_some:
+            self._keep(call.model_copy(update={"is_instructed": True}))
+        elif not call.is_over:
+            self._without_instructions(call, InstructionsFault.FALLBACK)
 
     def _without_instructions(self, call: Call, fault: InstructionsFault) -> Call:
-        """Request the fallback. The call goes on: an error is played."""
-        failed = self._keep(call.model_copy(update={"error_codes": (*call.error_codes, NO_INSTRUCTIONS)}))
-        if fault is InstructionsFault.FALLBACK:
+        """Request the fallback, which is lost with other callbacks. The call goes on: an error is played."""
+        errors = (*call.error_codes, NO_INSTRUCTIONS)
+        failed = self._keep(call.model_copy(update={"error_codes": errors, "is_instructed": False}))
+        if fault is InstructionsFault.FALLBACK and call.callbacks is not CallbackFault.NONE:
             self._sender.request_fallback(failed, at=self._now())
         return failed
 

@@ -296,6 +296,7 @@ class Call(BaseModel):
     outcome: Outcome
     ring_s: float
     talk_s: float
+    error_s: float = 4.0
     verdict_s: float | None = 1.0
     callbacks: CallbackFault | None
     instructions: InstructionsFault | None = None
@@ -321,6 +322,8 @@ class Call(BaseModel):
     duration_s: int | None = None
     """Only of an answered call that has ended."""
     answered_by: str | None = None
+    is_instructed: bool | None = None
+    """False if the voice server gave the answered call no instructions. None for unanswered calls."""
     sip_code: int | None = None
     cancelled_by: Canceller | None = None
     events_sent: int = 0
@@ -416,6 +419,7 @@ def notifications_of(call: Call) -> list[dict[str, Any]]:
 
 def _notification(call: Call, code: int) -> dict[str, Any]:
     sid = f"NO{uuid5(NAMESPACE_URL, f'{call.sid}/{code}').hex}"
+    is_of_instructions = call.is_instructed is False and code == call.error_codes[-1]
     return {
         "account_sid": call.account_sid,
         "api_version": API_VERSION,
@@ -428,7 +432,7 @@ def _notification(call: Call, code: int) -> dict[str, Any]:
         "message_text": f"error {code}",
         "more_info": f"https://www.twilio.com/docs/errors/{code}",
         "request_method": "POST",
-        "request_url": call.order.status_callback or "",
+        "request_url": (call.order.instructions_url if is_of_instructions else call.order.status_callback) or "",
         "sid": sid,
         "uri": f"/{API_VERSION}/Accounts/{call.account_sid}/Calls/{call.sid}/Notifications/{sid}.json",
     }

@@ -66,6 +66,15 @@ class RefusedByTwilio(Exception):
 # --- The voice server that `Url` names, or the one that the simulated carrier has of its own
 
 
+class VoiceOutage(BaseModel):
+    """The request for an outage of the voice server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    answers_probes: bool = False
+    """True: it seems to work, and gives answered calls no instructions."""
+
+
 class VoiceServer:
     """The voice server. If `is_requested`, it is the one that the order's `Url` names.
 
@@ -75,6 +84,16 @@ class VoiceServer:
     def __init__(self, *, is_requested: bool = False) -> None:
         self.is_requested = is_requested
         self.is_down = False
+        self._answers_probes = False
+
+    def end(self, outage: VoiceOutage) -> None:
+        self.is_down, self._answers_probes = True, outage.answers_probes
+
+    def start(self) -> None:
+        self.is_down = False
+
+    def answers(self, *, is_probe: bool) -> bool:
+        return not self.is_down or (is_probe and self._answers_probes)
 
 
 # --- Requests without an answer, and refused connections

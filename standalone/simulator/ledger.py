@@ -86,6 +86,7 @@ def rings(calls: Iterable[Call]) -> list[dict[str, Any]]:
             "rang_at": _iso(call.rang_at),
             "answered_at": _iso(call.answered_at),
             "ended_at": _iso(call.ended_at),
+            "instructed": call.is_instructed,
             "status": call.status,
             "cancelled_by": call.cancelled_by,
             "attempt_of_number": call.attempt_of_number,

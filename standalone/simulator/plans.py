@@ -154,7 +154,7 @@ class InstructionsFault(StrEnum):
     """A fault of the voice server: it gives an answered call no instructions."""
 
     FALLBACK = "fallback"
-    """The carrier requests the order's FallbackUrl instead."""
+    """The carrier requests the order's FallbackUrl instead. Lost with the other callbacks of the call."""
     LOST = "lost"
     """That request is lost, too. Only the notifications name the error."""
 
@@ -183,6 +183,8 @@ class Plan(BaseModel):
     delay_s: float = Field(default=1.0, ge=0)
     ring_s: float = Field(default=1.0, ge=0)
     talk_s: float = Field(default=2.0, ge=0)
+    error_s: float = Field(default=4.0, ge=0)
+    """The time for which the carrier plays an error if the voice server gives no instructions, at most `talk_s`."""
     verdict_s: float | None = Field(default=1.0, ge=0)
     """The time from the answer to the verdict of asynchronous machine detection, which may come after the end of the
     call. None: it never comes, and is in no answer to a query either."""

@@ -297,6 +297,39 @@ def test_refused_instructions_lead_to_the_fallback(requesting: Carrier, inbox: I
     assert [each.error_code for each in call.notifications.list()] == ["11200"]
 
 
+def test_voice_server_may_fail_and_answer_probes(carrier: Carrier, inbox: Inbox) -> None:
+    outage = {"answers_probes": True}
+    requests.post(f"{carrier.url}/voice/outage", json=outage, timeout=TIMEOUT_S).raise_for_status()
+    assert requests.get(f"{carrier.url}/voice?probe=1", timeout=TIMEOUT_S).status_code == 200
+    assert requests.post(f"{carrier.url}/voice?attempt=a-token", timeout=TIMEOUT_S).status_code == 503
+    carrier.ended(carrier.ring(**with_fallback(inbox)))
+    wait_until(inbox.the_end)
+    assert [each.path for each in inbox.got] == ["/carrier/a-token/fallback", "/carrier/a-token"]
+
+
+def test_ledger_shows_which_calls_got_instructions(carrier: Carrier) -> None:
+    carrier.plan(outcome="busy", attempt=1)
+    carrier.plan(instructions="lost", attempt=2)
+    for _ in range(3):
+        carrier.ended(carrier.ring())
+    assert [ring["instructed"] for ring in carrier.rings()] == [None, False, True]
+
+
+def test_call_without_instructions_lasts_as_long_as_the_error(carrier: Carrier) -> None:
+    carrier.plan(instructions="lost", talk_s=60, error_s=0.1)
+    assert carrier.ended(carrier.ring()).duration == "0"
+
+
+def test_fallback_is_lost_with_the_callbacks_of_its_call(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(instructions="fallback", callbacks="none")
+    carrier.ended(carrier.ring(**with_fallback(inbox)))
+    carrier.plan(instructions="fallback")
+    carrier.ended(carrier.ring(**with_fallback(inbox)))
+    assert [each.path for each in wait_until(lambda: inbox.got if len(inbox.got) > 1 else None)] == [
+        *("/carrier/a-token/fallback", "/carrier/a-token"),
+    ]
+
+
 # --- the resource
 
 

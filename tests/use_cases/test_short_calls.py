@@ -1,5 +1,6 @@
 """Short answered calls: the carrier's notifications are read before they count as conversations."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -80,6 +81,37 @@ def test_short_call_ends_by_its_notifications(
     settle_at(reading, calls.carrier.url).round()
     assert reading.attempt(mine.id).reason is reason
     assert reading.ask("SELECT count(*) FROM usage") == [(booked,)]
+
+
+@guards("failed_callback")
+def test_failed_callback_of_a_short_call_ends_a_conversation(
+    reading: Tenant, calls: Calls, hear: Hear, hints: RecordingHints
+) -> None:
+    """Twilio reports both with the same code, and names the URL."""
+    mine = an_ended_call(reading, calls, error_codes=[11200])
+    report_the_end(reading, hear, hints, mine, "3")
+    settle_at(reading, calls.carrier.url).round()
+    assert reading.attempt(mine.id).reason is Reason.ANSWERED
+    assert reading.ask("SELECT count(*) FROM usage") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "url", ["{public}/carrier/twilio/a-token/fallback", "https://voice.example.com/redirected", ""]
+)
+def test_other_failed_url_of_a_short_call_is_no_conversation(
+    reading: Tenant, calls: Calls, now: TestClock, url: str
+) -> None:
+    mine = an_ended_call(reading, calls, error_codes=[11200])
+    failed_at = url.format(public=calls.carrier.account().public_url).encode()
+
+    def renamed(path: str) -> tuple[int, bytes]:
+        reply = requests.get(calls.carrier.url + path, auth=(ACCOUNT_SID, PRIMARY), timeout=30)
+        return reply.status_code, re.sub(rb'"request_url":"[^"]*"', b'"request_url":"%s"' % failed_at, reply.content)
+
+    now.instant = mine.look_at or now()
+    with answering_by_path(renamed) as carrier_url:
+        settle_at(reading, carrier_url).round()
+    assert reading.attempt(mine.id).reason is Reason.INSTRUCTIONS_FAILED
 
 
 def test_long_call_ends_without_a_query(reading: Tenant, calls: Calls, hear: Hear, hints: RecordingHints) -> None:
