@@ -205,7 +205,7 @@ def test_pending_attempt_has_no_last_look(tenant: Tenant, read: Callable[[Attemp
 def test_explanation_does_not_show_the_look(tenant: Tenant) -> None:
     explanation = Explain(tenant.context).explanation_of(placed_with_look(tenant).id)
     shown = {name for each in explanation.happenings for name in each.detail}
-    assert shown == {"lease_until", "call_sid", "look_at"}
+    assert shown == {"lease_until", "machine_detection", "call_sid", "look_at"}
 
 
 def test_unknown_attempt_has_no_evidence(tenant: Tenant) -> None:
