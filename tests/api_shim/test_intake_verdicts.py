@@ -64,7 +64,7 @@ def poll(tenant: Tenant, call: Attempt, answered_by: str = "", *, after: timedel
     tenant = replace(tenant, now=lambda: began() + after)
     assert call.call_sid is not None
     carrier = ScriptedCarrier()
-    leg = Leg(sid=call.call_sid, token="", to="", caller=tenant.caller, created_at=tenant.now())
+    leg = Leg(sid=call.call_sid, token="", to="+421915123456", caller=tenant.caller, created_at=tenant.now())
     carrier.legs[leg.sid] = leg
     carrier.goes_on(leg, Way(status="completed", answered_by=answered_by), tenant.now())
     Settle(tenant.context, carrier_queries(carrier, tenant.now), tenant.account_id).round()
