@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import request_input, responses
@@ -15,6 +15,7 @@ from api_shim.request_input import CallToken, HowAsked, Preferred
 from api_shim.schemas.conversation import REPORTS, ConversationAnswer, ConversationView, OutcomeAnswer
 from scheduler.domain import refusals
 from scheduler.domain.conversation import Conversation
+from scheduler.domain.principal import Principal
 from scheduler.wire.named_fields import refuse_any
 from scheduler.wire.requests import OutcomeReport
 
@@ -22,13 +23,9 @@ _NAMED_CALL = "/call-attempts/by-token/{token}"
 router = APIRouter(route_class=request_input.JsonRoute, tags=["call attempts"])
 
 
-async def _conversation(request: Request, principal: VoiceServer, token: CallToken) -> Conversation:
+async def _conversation(request: Request, principal: Principal, token: str) -> Conversation:
     context = app_context(request)
     return await context.ask(context.use_cases.explain.conversation, principal, token)
-
-
-Named = Annotated[Conversation, Depends(_conversation)]
-"""The call of the token. The key is authenticated first."""
 
 
 @router.get(
@@ -40,7 +37,8 @@ Named = Annotated[Conversation, Depends(_conversation)]
     " call.",
     responses={200: {"model": ConversationAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
-async def get_conversation(request: Request, conversation: Named) -> JSONResponse:
+async def get_conversation(request: Request, principal: VoiceServer, token: CallToken) -> JSONResponse:
+    conversation = await _conversation(request, principal, token)
     return responses.answered(request, ConversationView.of(conversation))
 
 
@@ -65,14 +63,14 @@ async def get_conversation(request: Request, conversation: Named) -> JSONRespons
 async def report_outcome(
     request: Request,
     principal: VoiceServer,
-    conversation: Named,
+    token: CallToken,
     asked: HowAsked,
     preferred: Preferred,
     raw: request_input.RawBody,
     body: Annotated[OutcomeReport, Body(openapi_examples=REPORTS)],
 ) -> Response:
     refuse_any(body.contradictions())
-    attempt = conversation.attempt
+    attempt = (await _conversation(request, principal, token)).attempt
     sender = CommandSender(
         request=request,
         context=app_context(request),

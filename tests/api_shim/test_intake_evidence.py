@@ -52,7 +52,8 @@ def test_evidence_explains_a_call_to_an_independent_judge(intake: Intake, tenant
     assert (found["status"], found["reasonCode"], found["answeredBy"]) == ("COMPLETED", "ANSWERED", "PERSON")
     assert (found["carrier"]["callId"], found["durationSeconds"], found["reported"]) == (attempt.call_sid, 90.0, None)
     assert found["lastLook"]["facts"]["tzdataVersion"] == found["schedule"]["tzdataVersion"]
-    assert [each["event"] for each in found["history"]] == ["created", "claimed", "placed", "progressed", "ended"]
+    happened = ["created", "claimed", "placed", "progressed", "ended", "outcome_awaited"]
+    assert [each["event"] for each in found["history"]] == happened
     assert found["seals"] == {"state": "WHOLE", "faults": [], "unsealed": []}
 
 
