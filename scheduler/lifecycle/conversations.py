@@ -92,6 +92,13 @@ def status_of_answered(attempt: Attempt) -> InterviewStatus:
             return InterviewStatus.FAILED
 
 
+def is_unfinished(ended: Attempt) -> bool:
+    """Return whether a call that has ended leaves its interview open to another one."""
+    if ended.reason is Reason.ANSWERED:
+        return status_of_answered(ended) is InterviewStatus.FAILED
+    return ended.state is AttemptState.FAILED
+
+
 def next_call_back(
     ended: Attempt, callee: Callee, expires_at: datetime, now: datetime, policy: Policy
 ) -> tuple[Schedule, tuple[ScheduleWarning, ...]] | None:

@@ -88,6 +88,15 @@ _IS_OPEN = attempts.c.state.in_([literal_column("'PENDING'"), literal_column("'I
 _OPEN_OF = Fixed(
     select(attempts.c.id, attempts.c.interview_id).where(among_given(attempts.c.interview_id, "ids"), _IS_OPEN)
 )
+_OPEN_OR_AWAITED_OF = Fixed(
+    select(attempts.c.id, attempts.c.interview_id).where(
+        among_given(attempts.c.interview_id, "ids"),
+        or_(
+            _IS_OPEN,
+            attempts.c.outcome_until.is_not(None),  # guard: late_failure
+        ),
+    )
+)
 _LOCK_OPEN = Fixed(
     select(attempts)
     .where(attempts.c.interview_id == bindparam("id"), _IS_OPEN)
@@ -297,6 +306,11 @@ class Attempts(Store):
         """Find the attempt of each interview that is pending or in progress, if there is one."""
         rows = self._connection.execute(_OPEN_OF, {"ids": list(interview_ids)})
         return {row.interview_id: row.id for row in rows}
+
+    def open_or_awaited_of(self, interview_ids: Sequence[UUID]) -> list[tuple[UUID, UUID]]:
+        """As `open_of`, also attempts that have ended and whose conversation may still report an outcome."""
+        rows = self._connection.execute(_OPEN_OR_AWAITED_OF, {"ids": list(interview_ids)})
+        return [(row.interview_id, row.id) for row in rows]
 
     def lock_of_interview(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
         """Lock an attempt of the interview, unless it was deleted."""

@@ -374,6 +374,47 @@ def test_report_adds_no_attempt_next_to_an_open_one(voice: Tenant, perform: Perf
     assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
 
 
+# ---- news after the end
+
+
+@pytest.mark.parametrize("is_reported", [pytest.param(False, marks=guards("nothing_happened")), True])
+def test_news_after_the_end_decides_nothing(voice: Tenant, perform: Perform, *, is_reported: bool) -> None:
+    """A callback may come late or again, during the wait for a report or after it. The call is over."""
+    attempt = end(voice, answered(voice))
+    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None if is_reported else True
+    for status in (CallStatus.ANSWERED, CallStatus.RINGING, CallStatus.COMPLETED):
+        apply_news(voice, attempt, status)
+        assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
+    assert is_reported or report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    back = follower(voice, attempt)
+    assert back is not None
+    assert (back.state, voice.interview_status(back)) == (AttemptState.PENDING, InterviewStatus.SCHEDULED)
+
+
+@guards("late_failure")
+def test_late_failure_of_an_earlier_call_ends_no_wait(voice: Tenant, perform: Perform) -> None:
+    """The outcome of a newer call of the interview is awaited, and decides about it."""
+    lost = an_attempt_of_unknown_outcome(voice)
+    voice.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    newer = end(voice, answered(voice, a_placed_attempt(voice, a_number(), interview_id=lost.interview_id)))
+    apply_news(voice, lost, CallStatus.BUSY)
+    assert (voice.attempt(lost.id).reason, voice.interview_status(lost)) == (Reason.BUSY, InterviewStatus.SCHEDULED)
+    assert report(perform, newer, SCREENED) is None
+    assert [each.state for each in voice.attempts(lost.interview_id)][2:] == [AttemptState.PENDING]
+
+
+def test_late_proof_of_an_open_result_cancels_no_invoked_call(voice: Tenant, perform: Perform) -> None:
+    """Its conversation asked for another call, so that the invoke after the lost end is not replaced."""
+    attempt = answered(voice)
+    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    voice.take(voice.attempt(attempt.id), ProofMissing())
+    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer is not None
+    invoked = follower(voice, attempt)
+    end(voice, attempt)
+    assert (follower(voice, attempt), voice.attempt(attempt.id).reason) == (invoked, Reason.ANSWERED)
+    assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
+
+
 # ---- numbers that are not called again
 
 

@@ -19,7 +19,7 @@ from scheduler.lifecycle.backoffs import NO_COUNTRY
 from scheduler.lifecycle.blocks import Line, Situation
 from scheduler.lifecycle.retries import MOST_ATTEMPTS, takes_another_attempt
 from scheduler.lifecycle.scheduling import Callee
-from scheduler.lifecycle.state_machine import is_over
+from scheduler.lifecycle.state_machine import is_awaited, is_over
 from scheduler.persistence.attempt_rows import attempt_of
 from scheduler.persistence.attempts import CalleeRow, callee_row
 from scheduler.persistence.last_looks import LastLookRow, LookWithoutNumber
@@ -37,7 +37,7 @@ class Batch:
         self.stores = stores
         self.interviews = {each.id: each for each in interviews}
         self._attempts = {each.id: each for each in attempts}
-        self._open: dict[UUID, UUID] | None = None
+        self._open: defaultdict[UUID, set[UUID]] | None = None
         """The open attempt of each interview that has one. Not all of them are locked."""
         self._chains: dict[UUID, dict[UUID, Attempt]] | None = None
         self._stored_chains: dict[UUID, list[AnyRow]] = defaultdict(list)
@@ -76,16 +76,20 @@ class Batch:
         return self._attempts[attempt_id]
 
     def has_open(self, interview_id: UUID) -> bool:
-        """Return True if the interview has an attempt that is pending or in progress.
+        """Return True if the interview has an attempt that is pending or in progress, or may still be reported.
 
         Read without a lock: no other transaction adds or ends an attempt of an interview that this one has locked.
         """
         if self._open is None:
+            self._open = defaultdict(set)
             with self.stores.connection.beside():
-                self._open = self.stores.attempts.open_of(list(self.interviews))
-            self._open |= {each.interview_id: each.id for each in self._attempts.values() if not is_over(each)}
-        open_id = self._open.get(interview_id)
-        return open_id is not None and not (open_id in self._attempts and is_over(self._attempts[open_id]))
+                for stored_id, attempt_id in self.stores.attempts.open_or_awaited_of(list(self.interviews)):
+                    self._open[stored_id].add(attempt_id)
+            for each in self._attempts.values():
+                self._open[each.interview_id].add(each.id)
+        # As this transaction has left them: its own changes may not be stored yet.
+        mine = self._attempts
+        return any(each not in mine or not _is_closed(mine[each]) for each in self._open[interview_id])
 
     def lock_open(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt that is pending or in progress, so that it cannot be claimed until we commit."""
@@ -165,10 +169,14 @@ class Batch:
     def keep(self, attempt: Attempt) -> None:
         """Note the present version of an attempt."""
         self._attempts[attempt.id] = attempt
-        if self._open is not None and not is_over(attempt):
-            self._open[attempt.interview_id] = attempt.id
+        if self._open is not None:
+            self._open[attempt.interview_id].add(attempt.id)
         if self._chains is not None:
             self._chains.setdefault(attempt.chain_id, {})[attempt.id] = attempt
+
+
+def _is_closed(attempt: Attempt) -> bool:
+    return is_over(attempt) and not is_awaited(attempt)
 
 
 def add_attempt(stores: Stores, attempt: Attempt, actor: str, *, retry_of: UUID | None = None) -> Attempt:

@@ -12,7 +12,7 @@ from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import decisions, partner_events, retries, scheduling, settling
+from scheduler.lifecycle import conversations, decisions, partner_events, retries, scheduling, settling
 from scheduler.lifecycle.backoffs import NO_COUNTRY
 from scheduler.lifecycle.breaker import NUMBER_BLOCKED
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
@@ -199,8 +199,11 @@ class Effects:
     ) -> Attempt:
         """Save the events that `happened` with their effects on line, interview and retry. Return the attempt.
 
+        News may cause no event. Then nothing follows: a late callback must not end the wait for a report.
         Raises InvariantViolated.
         """
+        if not happened:  # guard: nothing_happened
+            return attempt
         change = _Change(batch=batch, before=attempt, attempt=attempt, events=happened, actor=actor, now=now)
         for event in happened:
             change.save(self._of_chain(change, event))
@@ -322,8 +325,8 @@ class Effects:
         change.stores.usage.book(pricing.booking_of(change.attempt, interview, billing, change.now))
 
     def _cancel_successor(self, change: _Change) -> None:
-        """Cancel the pending successor: this call turned out to be live, or to have been answered."""
-        if not (has_live_leg(change.attempt) or change.attempt.state is AttemptState.COMPLETED):
+        """Cancel the pending successor: this call turned out to be live, or to have finished the conversation."""
+        if not has_live_leg(change.attempt) and conversations.is_unfinished(change.attempt):
             return
         successor = change.batch.lock_open(change.attempt.interview_id)
         if successor is not None and successor.state is AttemptState.PENDING:
@@ -342,7 +345,7 @@ class Effects:
             and all(each.cause_is_known for each in change.events if isinstance(each, events.Ended))
         )
         goes_on = retried and self._followers.add(change.batch, attempt, change.actor, change.now)
-        if not goes_on and attempt.state is AttemptState.FAILED:
+        if not goes_on and conversations.is_unfinished(attempt):
             goes_on = change.batch.has_open(interview.id)
         status = retries.status_after(interview.status, attempt, goes_on=goes_on)
         if status is not interview.status:

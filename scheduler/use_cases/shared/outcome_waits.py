@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from scheduler.domain.attempt import NotReported
+from scheduler.failpoints import failpoint
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, latest_outcome
 from scheduler.lifecycle.state_machine import is_awaited
 from scheduler.logs import log
@@ -47,4 +48,6 @@ class OutcomeWaits:
                 if batch.has(attempt_id) and is_awaited(batch.attempt(attempt_id)):
                     with blaming([attempt_id], of=len(attempt_ids)):
                         self._effects.apply_events(batch, batch.attempt(attempt_id), [NotReported()], _ACTOR, now)
+            failpoint("settle.finishing")
+        failpoint("settle.finished")
         return ()

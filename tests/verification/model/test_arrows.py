@@ -32,6 +32,8 @@ STANDS_FOR = {"BUSY": _RETRIED, "DECLINED": _NOT_IN_THE_MODEL - _RETRIED}
 LEFT_OUT = {
     ModelArrow("cancelled", "IN_PROGRESS", "CANCELLED", "COMPANY_DELETED"): "no company is deleted in the model",
     ModelArrow("reported", "IN_PROGRESS", "IN_PROGRESS", None): "no conversation reports an outcome in the model",
+    ModelArrow("verdict_heard", "IN_PROGRESS", "IN_PROGRESS", None): "the end of a call names who answered",
+    ModelArrow("verdict_awaited", "IN_PROGRESS", "IN_PROGRESS", None): "no end waits for a verdict",
 }
 
 PRODUCT = {

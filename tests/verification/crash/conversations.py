@@ -1,0 +1,288 @@
+"""Stories of the crash matrix about conversations: reports of their outcomes, waits for them, and verdicts of machines.
+
+Whatever dies, a call that its conversation reported is followed by one attempt at most.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from uuid import UUID, uuid4
+
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
+from scheduler.domain.call import CallProgress, MachineDetection
+from scheduler.domain.command import Command, DeleteInterview, InvokeAttempt, ReportOutcome, Request
+from scheduler.domain.company import RetryPolicy
+from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.principal import VOICE, KeyKind
+from scheduler.lifecycle.policy import VERDICT_WAIT
+from scheduler.lifecycle.state_machine import is_awaited
+from scheduler.use_cases.resources.keys import Keys
+from scheduler.use_cases.shared import hints as tasks
+from tests.conftest import seed
+from tests.support.builders import ALWAYS, Tenant, of_company
+from tests.verification.crash.behaviours import HEARD_AS_ANSWERED, JUDGED, Ending
+from tests.verification.crash.stories import Cell, Play, cells, how_it_ended
+from tests.verification.judge.history import Verb
+from tests.verification.world.installation import ended
+from tests.verification.world.workers import CLOCK, CrashSetup
+
+_A_SECOND = timedelta(seconds=1)
+_AT_ONCE = RetryPolicy(max_retries=1, delays=dict.fromkeys(("NO_ANSWER", "VOICEMAIL"), (_A_SECOND,)))
+_TWICE = Ending(rings=2, reasons=(Reason.ANSWERED, Reason.ANSWERED))
+_OF_A_TOKEN = "SELECT e.id FROM carrier_events e JOIN attempt_tokens t USING (token) WHERE t.attempt_id = :id"
+
+
+@contextmanager
+def _a_voice_server(play: Play) -> Iterator[Tenant]:
+    """Create a company that may report outcomes, with asynchronous machine detection if the cell has a verdict."""
+    has_verdict = play.cell.behaviour in {*JUDGED, "no_verdict"}
+    detection = MachineDetection.ASYNC if has_verdict else MachineDetection.SYNC
+    settings = {"intervals": ALWAYS, "retry_policy": _AT_ONCE, "machine_detection": detection}
+    company = of_company(play.tenant, seed(play.tenant.database, play.tenant.now(), **settings))
+    Keys(company.database, company.hasher, company.now).create(
+        kind=KeyKind.REGULAR, name="voice", company_id=company.company_id, scopes=frozenset({VOICE})
+    )
+    yield company
+    play.wait(play.is_over, "all attempts are finished")
+    _is_booked_once_each(play, company)
+
+
+def _is_booked_once_each(play: Play, company: Tenant) -> None:
+    """Compare the bookings of the company, whose only interview this is, with its answered calls."""
+    answered = [each.id for each in play.attempts() if each.reason is Reason.ANSWERED]
+    booked = company.ask("SELECT attempt_id FROM usage WHERE company_id = :id", id=company.company_id)
+    assert sorted(each for [each] in booked) == sorted(answered), f"{play.cell}: booked {len(booked)} times"
+
+
+def _an_answered_call(play: Play, company: Tenant) -> Attempt:
+    """Call a person, while the clock is suspended. The call is known to be answered, and may have ended."""
+    attempt = play.a_pending_attempt(tenant=company)
+    play.dialled_twice(attempt)
+
+    def was_answered() -> bool:
+        now = company.attempt(attempt.id)
+        return is_awaited(now) or (now.state is AttemptState.IN_PROGRESS and now.heard_rank is CallProgress.ANSWERED)
+
+    play.wait(was_answered, "the call is answered")
+    return attempt
+
+
+def _setup_of(play: Play, company: Tenant) -> CrashSetup:
+    return replace(play.setup, tenant=company)
+
+
+def _accepted(play: Play, company: Tenant, request: Request) -> Command:
+    return _setup_of(play, company).accept(request, idempotency_key=str(uuid4()))
+
+
+def _refusal_of(play: Play, company: Tenant, command: Command) -> str | None:
+    setup = _setup_of(play, company)
+    play.wait(lambda: setup.command(str(command.id)).applied_at, "the command is applied")
+    answer = setup.command(str(command.id)).answer
+    assert answer is not None
+    return None if answer.refusal is None else answer.refusal.code
+
+
+def _reporting(
+    attempt: Attempt, outcome: ConversationOutcome = ConversationOutcome.HUNG_UP_EARLY, at: datetime | None = None
+) -> ReportOutcome:
+    return ReportOutcome(
+        interview_id=attempt.interview_id,
+        attempt_id=attempt.id,
+        outcome=outcome,
+        call_back_at=None if at is None else f"{at:%Y-%m-%dT%H:%M:%SZ}",
+    )
+
+
+def _follower(company: Tenant, attempt: Attempt) -> Attempt:
+    first, follower = company.attempts(attempt.interview_id)
+    assert (first.id, follower.chain_id) == (attempt.id, first.chain_id)
+    return follower
+
+
+# ---- reports
+
+
+def _report_at_the_door(play: Play) -> None:
+    """Kill the intake of a report. The voice server repeats it."""
+    key = str(uuid4())
+    with _a_voice_server(play) as company:
+        with play.setup.leave(CLOCK, tasks.SETTLE):
+            attempt = _an_answered_call(play, company)
+            play.dies_and_is_repeated("submit", company.principal, _reporting(attempt), key)
+        command = _setup_of(play, company).command(key)
+        assert _refusal_of(play, company, command) is None
+        play.expected = _TWICE
+
+
+def _apply_report(play: Play, outcome: ConversationOutcome = ConversationOutcome.HUNG_UP_EARLY) -> None:
+    """Kill the worker that applies a report, during the call or after its end. The interview takes no other attempt."""
+    with _a_voice_server(play) as company:
+        calls_back = outcome is ConversationOutcome.CALL_BACK
+        with play.setup.leave(CLOCK, tasks.SETTLE, tasks.APPLY):
+            attempt = _an_answered_call(play, company)
+            at = (company.now() + timedelta(seconds=6)).replace(microsecond=0) if calls_back else None
+            command = _accepted(play, company, _reporting(attempt, outcome, at))
+            play.dies("apply", command.id)
+            invoke = _accepted(play, company, InvokeAttempt(interview_id=attempt.interview_id))
+            play.twice("apply", command.id)
+        assert _refusal_of(play, company, command) is None
+        is_refused = invoke.answer is not None and invoke.answer.refusal is not None
+        assert is_refused or play.cell.failpoint == "apply.applied", "the call, or the wait for its report, is not over"
+        play.expected = _TWICE
+        if not is_refused:
+            # The report was applied, so that the invoke replaces the attempt that follows.
+            play.expected = replace(_TWICE, reasons=(Reason.ANSWERED, Reason.REPLACED, Reason.ANSWERED))
+        elif at is not None:
+            play.wait(play.is_over, "the person is called back")
+            assert datetime.fromisoformat(play.rings()[1]["accepted_at"]) >= at
+
+
+def _report_then_invoke(play: Play) -> None:
+    """Kill the worker that applies an invoke, while two diallers take the attempt that follows the report."""
+    with _a_voice_server(play) as company:
+        with play.setup.leave(CLOCK, tasks.SETTLE, tasks.APPLY):
+            attempt = _an_answered_call(play, company)
+            report = _accepted(play, company, _reporting(attempt))
+            play.twice("apply", report.id)
+            play.wait(lambda: len(company.attempts(attempt.interview_id)) > 1, "the retry follows the end of the call")
+            follower, begun = _follower(company, attempt), company.now()
+            invoke = _accepted(play, company, InvokeAttempt(interview_id=attempt.interview_id))
+            play.dies("apply", invoke.id)
+            play.dialled_twice(follower)
+            play.twice("apply", invoke.id)
+        replace(play, setup=_setup_of(play, company)).note(Verb.INVOKE, follower, begun, invoke)
+        play.expected = replace(_TWICE, reasons=(Reason.ANSWERED, Reason.REPLACED, Reason.ANSWERED))
+
+
+def _report_then_delete(play: Play) -> None:
+    """Kill the worker that applies a report, while the interview is deleted. No phone rings after the deletion."""
+    with _a_voice_server(play) as company:
+        with play.setup.leave(CLOCK, tasks.SETTLE, tasks.APPLY):
+            attempt = _an_answered_call(play, company)
+            play.wait(lambda: is_awaited(company.attempt(attempt.id)), "the call has ended")
+            report = _accepted(play, company, _reporting(attempt))
+            deletion = _accepted(play, company, DeleteInterview(interview_id=attempt.interview_id))
+            play.dies("apply", report.id)
+            play.twice("apply", report.id)
+            play.dialled_twice(_follower(company, attempt))
+            play.twice("apply", deletion.id)
+        assert [_refusal_of(play, company, each) for each in (report, deletion)] == [None, None]
+        play.expected = Ending(rings=1, reasons=(Reason.ANSWERED, Reason.INTERVIEW_DELETED))
+
+
+def _hear_reported(play: Play) -> None:
+    """Kill the worker that hears the end of a call whose outcome was reported before. One retry follows."""
+    with _a_voice_server(play) as company:
+        with play.setup.leave(CLOCK, tasks.SETTLE, tasks.HEAR):
+            attempt = play.a_pending_attempt(tenant=company)
+            play.dialled_twice(attempt)
+            end = play.wait(lambda: how_it_ended(play, attempt), "the callback with the end of the call arrives")
+            play.others.append(ended(play.setup.doing("hear", _event(play, attempt, "in-progress"))))
+            report = _accepted(play, company, _reporting(attempt))
+            play.twice("apply", report.id)
+            assert _refusal_of(play, company, report) is None
+            play.dies_and_is_repeated("hear", end)
+        play.expected = _TWICE
+
+
+def _event(play: Play, attempt: Attempt, status: str) -> UUID:
+    def found() -> list[tuple[UUID]]:
+        return play.tenant.ask(f"{_OF_A_TOKEN} AND e.raw ->> 'CallStatus' = :status", id=attempt.id, status=status)
+
+    [event_id] = play.wait(found, f"the callback {status} arrives")[0]
+    return UUID(str(event_id))
+
+
+def _end_the_wait(play: Play) -> None:
+    """Kill the process that ends the wait for a report. A later report changes nothing."""
+    with _a_voice_server(play) as company:
+        with play.setup.leave(CLOCK, tasks.SETTLE):
+            attempt = _an_answered_call(play, company)
+            play.wait(lambda: is_awaited(company.attempt(attempt.id)), "the call has ended")
+            play.dies_settling()
+            play.wait(lambda: _is_over_after_a_round(play, company, attempt), "the wait is over")
+            command = _accepted(play, company, _reporting(attempt))
+        assert _refusal_of(play, company, command) == "OUTCOME_REPORTED"
+        assert company.interview_status(attempt) is InterviewStatus.COMPLETED
+
+
+def _is_over_after_a_round(play: Play, company: Tenant, attempt: Attempt) -> bool:
+    if is_awaited(company.attempt(attempt.id)):  # a process with a wrong clock ends no wait, and its time may go on
+        play.others.append(ended(play.setup.doing("settle")))
+    return not is_awaited(company.attempt(attempt.id))
+
+
+# ---- verdicts
+
+
+def _hear_a_verdict(play: Play, *, is_reported: bool = False) -> None:
+    """Kill the worker that hears a verdict. The end of the call was heard before and waits for it.
+
+    If the conversation has reported an outcome in between, the report counts.
+    """
+    with _a_voice_server(play) as company:
+        with play.setup.leave(CLOCK, tasks.SETTLE, tasks.HEAR):
+            attempt = play.a_pending_attempt(tenant=company)
+            play.dialled_twice(attempt)
+            verdict = play.wait(lambda: _verdict(play, attempt), "the verdict arrives")
+            end = play.wait(lambda: how_it_ended(play, attempt), "the callback with the end of the call arrives")
+            play.others.append(ended(play.setup.doing("hear", end)))
+            assert company.attempt(attempt.id).hung_up_at is not None, "the end waits for the verdict"
+            if is_reported:
+                report = _accepted(play, company, _reporting(attempt))
+                play.twice("apply", report.id)
+                assert _refusal_of(play, company, report) is None
+            play.dies_and_is_repeated("hear", verdict)
+        play.expected = _TWICE if is_reported else play.ordinarily
+
+
+def _verdict(play: Play, attempt: Attempt) -> UUID | None:
+    rows = play.tenant.ask(f"{_OF_A_TOKEN} AND e.raw ? 'MachineDetectionDuration'", id=attempt.id)
+    return rows[0][0] if rows else None
+
+
+def _settle_without_a_verdict(play: Play) -> None:
+    """Kill the process that polls a call whose verdict was lost. It counts as answered by a person."""
+    with _a_voice_server(play) as company, play.setup.leave(CLOCK, tasks.SETTLE):
+        attempt = play.a_pending_attempt(tenant=company)
+        play.dialled_twice(attempt)
+        play.wait(lambda: company.attempt(attempt.id).hung_up_at, "the end waits for the verdict")
+        company.change(
+            "UPDATE attempts SET look_at = :now, hung_up_at = hung_up_at - :wait WHERE id = :id",
+            now=company.now(),
+            wait=VERDICT_WAIT,
+            id=attempt.id,
+        )
+        play.dies_settling()
+
+
+CONVERSATIONS: Mapping[str, Callable[[Play], None]] = {
+    "outcome at the door": _report_at_the_door,
+    "apply outcome": _apply_report,
+    "apply call back": partial(_apply_report, outcome=ConversationOutcome.CALL_BACK),
+    "outcome, invoke": _report_then_invoke,
+    "outcome, deletion": _report_then_delete,
+    "hear with outcome": _hear_reported,
+    "end the wait": _end_the_wait,
+    "hear verdict": _hear_a_verdict,
+    "verdict and outcome": partial(_hear_a_verdict, is_reported=True),
+    "no verdict": _settle_without_a_verdict,
+}
+_APPLY = ("apply.doing", "apply.answering", "apply.applied")
+_HEAR = ("hear.hearing", "hear.heard")
+
+OF_CONVERSATIONS: tuple[Cell, ...] = (
+    *cells("end the wait", ["settle.finishing", "settle.finished"], HEARD_AS_ANSWERED),
+    *cells("outcome at the door", ["submit.accepting", "submit.accepted", "submit.rung"], ("answered", "slow")),
+    *cells("apply outcome", _APPLY, HEARD_AS_ANSWERED),
+    *cells("apply call back", _APPLY, HEARD_AS_ANSWERED),
+    *cells("outcome, invoke", _APPLY, ("answered", "reordered", "late_accept")),
+    *cells("outcome, deletion", _APPLY, ("answered", "reordered", "late_accept")),
+    *cells("hear with outcome", _HEAR, HEARD_AS_ANSWERED),
+    *cells("hear verdict", _HEAR, JUDGED),
+    *cells("verdict and outcome", _HEAR, JUDGED),
+    *cells("no verdict", ["settle.taken", "settle.asked", "settle.proving", "settle.settled"], ("no_verdict",)),
+)
