@@ -154,6 +154,8 @@ class Attempt:
     ended_at: datetime | None = None
     hang_up: HangUpCause | None = None
     """Set while the carrier must end the call."""
+    sip_code: int | None = None
+    """Set while a failed call waits for the cause in its notifications: the SIP code of its callback, 0 for none."""
     cause_is_lost: bool = False
     """The call failed for an unknown cause, because its last callback was lost. No automatic retry follows."""
     instructions_failed: bool = False
@@ -276,6 +278,16 @@ class VerdictAwaited(OfPost):
     call_sid: str
     look_at: datetime
     duration: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CauseAwaited(OfPost):
+    """A call has failed. At `look_at` it is polled, because only its notifications may name the cause."""
+
+    name: ClassVar[str] = "cause_awaited"
+    sip_code: int
+    """As in `Attempt`."""
+    look_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

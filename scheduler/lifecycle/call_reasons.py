@@ -80,12 +80,22 @@ def may_lack_instructions(news: CallNews, policy: Policy) -> bool:
     return news.duration is None or news.duration < policy.short_call
 
 
+def may_name_a_cause(news: CallNews, called: str | None, policy: Policy) -> bool:
+    """Return whether the notifications of a failed call may name a cause that its callback cannot.
+
+    A network's block is often reported there alone, whatever the SIP code is.
+    """
+    is_reported = news.status is CallStatus.FAILED and news.token is not None and news.cause is None
+    return is_reported and bool(policy.short_call) and reason_of(news, called) is not Reason.BLOCKED_BY_NETWORK
+
+
 def names_no_cause(news: CallNews) -> bool:
     """Return whether the call failed and a poll returned no cause, which only a callback could have reported.
 
     A callback without a code means that there was no cause.
     """
-    return news.status is CallStatus.FAILED and news.token is None and news.cause is None
+    is_polled = news.token is None and news.sip_code is None
+    return news.status is CallStatus.FAILED and is_polled and news.cause is None
 
 
 def _by_sip(sip_code: int | None, called: str | None) -> Reason | None:

@@ -26,7 +26,7 @@ from scheduler.domain.refusals import CallAttemptInProgress, TimezoneUnknown
 from scheduler.lifecycle import look_records, scheduling, verdicts
 from scheduler.lifecycle.blocks import Situation, blocks
 from scheduler.lifecycle.breaker import BACK_OFF, not_placed_delay
-from scheduler.lifecycle.call_reasons import may_lack_instructions, names_no_cause, reason_of
+from scheduler.lifecycle.call_reasons import may_lack_instructions, may_name_a_cause, names_no_cause, reason_of
 from scheduler.lifecycle.policy import DEFERRED_DELAY, MAX_CLOCK_SKEW, POLL_AFTER_RING, Policy
 from scheduler.lifecycle.state_machine import is_busy
 
@@ -263,11 +263,15 @@ def _on_news_of_a_call_in_progress(
     if may_lack_instructions(known, policy):  # guard: short_call
         is_named = attempt.phase is Phase.PLACED
         return AskTheCarrier() if is_named else (events.Placed(call_sid=news.call_sid, look_at=now),)
+    if attempt.sip_code is not None and news.token is not None:
+        return ()  # its end was heard
     if attempt.phase is not Phase.PLACED:
         look_at = now + policy.ring_timeout + POLL_AFTER_RING
         if news.status is CallStatus.QUEUED:
             look_at = poll_of_queued(attempt, callee, look_at, now, policy)
         found.append(events.Placed(call_sid=news.call_sid, look_at=look_at))
+    if may_name_a_cause(known, attempt.called_number, policy):  # guard: unread_cause
+        return (*found, events.CauseAwaited(sip_code=news.sip_code or 0, look_at=now))
     if news.rank is CallProgress.OVER:
         if verdicts.awaits(attempt, known, now):
             found.append(verdicts.awaited(news, now))
@@ -278,7 +282,7 @@ def _on_news_of_a_call_in_progress(
                     ended_at=now,
                     answered_by=known.answered_by,
                     duration=news.duration,
-                    cause_is_known=not names_no_cause(news),
+                    cause_is_known=not names_no_cause(known),
                 )
             )
     else:
@@ -304,6 +308,7 @@ def _with_what_was_heard(attempt: Attempt, news: CallNews) -> CallNews:
     """Add to the news of an end the facts that earlier news of the same call reported."""
     return replace(
         news,
+        sip_code=attempt.sip_code if news.sip_code is None else news.sip_code,
         answered_by=news.answered_by or attempt.answered_by,
         instructions_failed=True if attempt.instructions_failed else news.instructions_failed,
     )

@@ -22,6 +22,7 @@ NOT_REPORTED: Mapping[type[Event], str] = {
     events.HangUpWanted: "the end of the call is reported",
     events.VerdictHeard: "the end of the call is reported, with the reason that follows from it",
     events.VerdictAwaited: "the end of the call is reported once it is known who answered",
+    events.CauseAwaited: "the end of the call is reported once its cause was looked up",
     events.LegSeen: "the end of the call is reported as proof",
     events.Deleted: "a client removed an attempt that has ended",
     events.OutcomeAwaited: "the end of the call is reported, and its outcome will be",

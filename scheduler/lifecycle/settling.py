@@ -94,7 +94,7 @@ def _alarm_of_several(listed: Sequence[ListedCall]) -> Alarm:
 def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissing | CallNews | None:
     """Decide about an attempt after a failed poll, or if the carrier does not know its call.
 
-    A call whose end was heard lacks only its verdict, for which it is polled once: its end is repeated.
+    A call whose end was heard lacks only its verdict or its cause, for which it is polled once: its end is repeated.
 
     A call with a sid is given up only when it must have ended, after the longest queueing, ringing and talking. A call
     without a sid is given up after the time for a proof, if a complete list was read after the end of its lease.
@@ -103,6 +103,8 @@ def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissin
     assert attempt.claimed_at is not None
     if attempt.hung_up_at is not None:  # guard: verdict_without_carrier
         return verdicts.heard_end(attempt)
+    if attempt.sip_code is not None and attempt.call_sid is not None:  # guard: cause_without_carrier
+        return CallNews(call_sid=attempt.call_sid, status=CallStatus.FAILED, sip_code=attempt.sip_code)
     if attempt.phase is not Phase.UNKNOWN:
         return ProofMissing() if must_be_over(attempt.claimed_at, now, policy) else None
     may_go_on = now < attempt.claimed_at + policy.lease + policy.room + policy.max_call

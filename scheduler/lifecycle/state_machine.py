@@ -73,6 +73,7 @@ ARROWS: tuple[Arrow, ...] = (
     _arrow(events.Progressed, _IN_PROGRESS, _IN_PROGRESS),
     _arrow(events.VerdictHeard, _IN_PROGRESS, _IN_PROGRESS),
     _arrow(events.VerdictAwaited, _IN_PROGRESS, _IN_PROGRESS),
+    _arrow(events.CauseAwaited, _IN_PROGRESS, _IN_PROGRESS),
     *(_arrow(events.Ended, _IN_PROGRESS, target, reason) for reason, target in CALL_ENDS.items()),
     _arrow(events.ProofMissing, _IN_PROGRESS, _FAILED, Reason.OUTCOME_UNKNOWN),
     *(_arrow(events.Proven, _FAILED, target, reason) for reason, target in CALL_ENDS.items()),
@@ -201,6 +202,7 @@ _NOT_CALLED: dict[str, Any] = {
     "answered_by": None,
     "instructions_failed": False,
     "hung_up_at": None,
+    "sip_code": None,
     "hang_up": None,
 }
 """Back to PENDING: everything of the try is removed except its old token, which still identifies the attempt."""
@@ -214,6 +216,7 @@ _NOT_ASKED_FOR: dict[str, Any] = {
     "released_until": None,
     "called_number": None,
     "hung_up_at": None,
+    "sip_code": None,
     "hang_up": None,
 }
 """Ended: no further news is due, and the called number is no longer needed."""
@@ -272,6 +275,8 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "search_at": None,
                 "called_number": None,  # it has ended: it is polled by its sid alone
             }
+        case events.CauseAwaited():
+            return {"sip_code": event.sip_code, "look_at": event.look_at}
         case events.LegSeen():
             return {
                 "call_sid": event.call_sid,

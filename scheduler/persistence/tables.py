@@ -406,6 +406,8 @@ attempts = _table(
     Column("hang_up", Text),
     Column("cause_is_lost", Boolean),
     Column("instructions_failed", Boolean),
+    # The callback's code for a failed call that waits for the cause in its notifications. 0: it had none.
+    Column("sip_code", SmallInteger),
     Column("deleted_at", _INSTANT),
     # An operator's decision about an unknown outcome.
     Column("decision", Text),

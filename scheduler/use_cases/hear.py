@@ -187,7 +187,7 @@ class Hear:
                 asks.add(attempt_id)
         for attempt_id in asks:
             batch.stores.attempt_polls.reschedule_poll(attempt_id, batch.attempt(attempt_id).epoch, now)
-        return bool(asks)
+        return bool(asks) or any(batch.attempt(attempt_id).sip_code is not None for attempt_id, _ in heard)
 
 
 def _may_be_early(stores: Stores, alarmed: InvariantViolated, event_id: UUID, now: datetime) -> bool:

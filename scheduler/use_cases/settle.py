@@ -440,4 +440,6 @@ class Settle:
 
 def _cause_may_follow(stores: Stores, attempt: Attempt, news: CallNews) -> bool:
     """Return True if a stored callback may contain the cause of the failure, which a poll does not return."""
+    if attempt.sip_code is not None:
+        return False  # it was heard
     return names_no_cause(news) and stores.carrier_events.is_one_unheard(attempt.token or "")

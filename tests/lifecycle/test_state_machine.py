@@ -66,6 +66,7 @@ def one_of_each() -> Iterator[Event]:
         events.Progressed(rank=CallProgress.RINGING),
         events.VerdictHeard(answered_by=AnsweredBy.MACHINE),
         events.VerdictAwaited(call_sid="CA1", look_at=LATER),
+        events.CauseAwaited(sip_code=603, look_at=LATER),
         events.ProofMissing(),
         events.Expired(),
         events.ConsentEnded(),
@@ -119,6 +120,8 @@ CONTRACT = {
     # Who answered comes as news of its own, before or after the end of the call.
     ("verdict_heard", "IN_PROGRESS"): {("IN_PROGRESS", None)},
     ("verdict_awaited", "IN_PROGRESS"): {("IN_PROGRESS", None)},
+    # The cause of a failure comes from a poll.
+    ("cause_awaited", "IN_PROGRESS"): {("IN_PROGRESS", None)},
     ("verdict_heard", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("verdict_awaited", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("proof_missing", "IN_PROGRESS"): {("FAILED", "OUTCOME_UNKNOWN")},

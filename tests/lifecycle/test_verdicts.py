@@ -209,8 +209,9 @@ def test_call_without_asynchronous_detection_ends_at_once(mode: MachineDetection
 
 
 def test_unanswered_call_awaits_no_verdict() -> None:
-    for status, reason in (("busy", Reason.BUSY), ("no-answer", Reason.NO_ANSWER), ("failed", Reason.CARRIER_ERROR)):
+    for status, reason in (("busy", Reason.BUSY), ("no-answer", Reason.NO_ANSWER)):
         assert a_call().hears("ringing", status).attempt.reason is reason
+    assert a_call().hears("ringing", "failed").attempt.hung_up_at is None
 
 
 def test_call_that_we_end_awaits_no_verdict() -> None:

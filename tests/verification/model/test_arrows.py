@@ -34,6 +34,7 @@ LEFT_OUT = {
     ModelArrow("reported", "IN_PROGRESS", "IN_PROGRESS", None): "no conversation reports an outcome in the model",
     ModelArrow("verdict_heard", "IN_PROGRESS", "IN_PROGRESS", None): "the end of a call names who answered",
     ModelArrow("verdict_awaited", "IN_PROGRESS", "IN_PROGRESS", None): "no end waits for a verdict",
+    ModelArrow("cause_awaited", "IN_PROGRESS", "IN_PROGRESS", None): "a failure ends by its first news",
 }
 
 PRODUCT = {

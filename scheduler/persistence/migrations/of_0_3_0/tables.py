@@ -19,7 +19,8 @@ ALTER TABLE attempts ADD COLUMN machine_detection text;
 ALTER TABLE attempts ADD CONSTRAINT ck_attempts_machine_detection
     CHECK (machine_detection IN ('OFF', 'SYNC', 'ASYNC'));
 ALTER TABLE attempts ADD COLUMN hung_up_at timestamptz;
-GRANT SELECT (instructions_failed, machine_detection, hung_up_at) ON attempts TO duecall_operator
+ALTER TABLE attempts ADD COLUMN sip_code smallint;
+GRANT SELECT (instructions_failed, machine_detection, hung_up_at, sip_code) ON attempts TO duecall_operator
 """
 
 OUTCOMES = """
@@ -41,11 +42,13 @@ GRANT SELECT (outcome, outcome_at, outcome_until, call_back, call_backs) ON atte
 
 _CALL_ENDS = ("BLOCKED_BY_NETWORK", "UNREACHABLE", "INSTRUCTIONS_FAILED")
 _VERDICTS = ("verdict_heard", "verdict_awaited")
+"""Also of a call that was found after its outcome was given up."""
 ARROWS = (
     # event, from, to, reason; "" stands for none
     *(("ended", "IN_PROGRESS", "FAILED", reason) for reason in _CALL_ENDS),
     *((event, "IN_PROGRESS", "IN_PROGRESS", "") for event in _VERDICTS),
     *((event, "FAILED", "FAILED", "OUTCOME_UNKNOWN") for event in _VERDICTS),
+    ("cause_awaited", "IN_PROGRESS", "IN_PROGRESS", ""),
     *((event, "FAILED", "FAILED", reason) for event in ("proven", "deleted") for reason in _CALL_ENDS),
     ("reported", "IN_PROGRESS", "IN_PROGRESS", ""),
     *((event, "COMPLETED", "COMPLETED", "ANSWERED") for event in ("reported", "outcome_awaited", "not_reported")),
