@@ -9,7 +9,7 @@ from rich.text import Text
 
 from api_shim.schemas.evidence import EvidenceView, LastLookView
 from command_line.terminal import utc
-from scheduler.domain.evidence import RuleResult, SealState
+from scheduler.domain.evidence import LookResult, RuleResult, SealState
 
 _STYLES = {SealState.WHOLE: "green", SealState.PARTLY_SEALED: "yellow", SealState.BROKEN: "bold red"}
 
@@ -53,6 +53,12 @@ def _facts(view: EvidenceView) -> Iterator[tuple[str, str]]:
 def _look(look: LastLookView) -> Iterator[tuple[str, str]]:
     yield "last look", look.result.value + (f": {look.cause}" if look.cause else "")
     facts = look.facts
+    if look.result is LookResult.NOT_RECORDED:
+        yield (
+            "",
+            "It was made, because no request leaves without one. Its facts were lost with the process that made it,",
+        )
+        yield "", "or the call had ended before they were written. Nothing here proves which rules it checked."
     if facts is not None:
         yield "", f"{utc(facts.at)}, could leave until {utc(facts.leave_by)}, tz data {facts.tzdata_version}"
         for clock in facts.clocks:
