@@ -1,7 +1,7 @@
 """Caller days: how the calls of each caller id ended on each day. Results are appended, and folded by the clock."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
 from typing import Any
@@ -52,6 +52,12 @@ class CallerDays(Store):
     def of_day(self, day: date) -> Sequence[CallerDay]:
         """List the caller ids that have calls on this day, of all companies."""
         return self._all(_day, _OF_DAY, {"day": day})
+
+    def with_all_companies(self, day: CallerDay) -> CallerDay:
+        """Add the blocked calls of the other companies that call from the same number: networks judge the number."""
+        values = {"day": day.day, "phone_number_id": day.phone_number_id}
+        row = self._connection.execute(_BLOCKED_OF_NUMBER, values).one()
+        return replace(day, blocked=row.blocked, is_blocked_reported=row.is_blocked_reported)
 
     def note_reported(self, day: CallerDay) -> None:
         """Store for which alarms of the day an operator was alarmed."""
@@ -140,6 +146,12 @@ _FOLD = text("""
     SELECT (SELECT count(*) FROM taken) AS taken, added.* FROM (SELECT) always LEFT JOIN added ON true
 """)
 _OF_DAY = text("SELECT * FROM caller_days WHERE day = :day")
+_BLOCKED_OF_NUMBER = text("""
+    SELECT sum(d.blocked) AS blocked, bool_or(d.is_blocked_reported) AS is_blocked_reported
+    FROM caller_days d
+    JOIN phone_numbers n ON n.company_id = d.company_id AND n.id = d.phone_number_id
+    WHERE d.day = :day AND n.number = (SELECT number FROM phone_numbers WHERE id = :phone_number_id LIMIT 1)
+""")
 _NOTE_REPORTED = text("""
     UPDATE caller_days SET is_blocked_reported = :blocked, is_rate_reported = :rate
     WHERE company_id = :company_id AND phone_number_id = :phone_number_id AND day = :day

@@ -76,7 +76,10 @@ class CallerReputation:
     def _report(self, stores: Stores, changed: Sequence[CallerDay]) -> None:
         usual: dict[date, float | None] = {}
         for day in changed:
-            is_blocked = not day.is_blocked_reported and reputation.is_blocked_too_often(day)
+            is_blocked = False
+            if day.blocked and not day.is_blocked_reported:
+                of_number = stores.caller_days.with_all_companies(day)
+                is_blocked = not of_number.is_blocked_reported and reputation.is_blocked_too_often(of_number)
             is_rare = False
             if not day.is_rate_reported and day.is_compared:
                 if day.day not in usual:

@@ -85,6 +85,22 @@ def test_call_is_not_counted_for_another_company(tenant: Tenant, callers: Caller
     assert counts(callers, tenant) == (1, 0, 0, 0)
 
 
+def test_blocked_calls_of_a_shared_number_count_together(tenant: Tenant, callers: CallerReputation) -> None:
+    """Networks judge the number, whichever company calls from it. One alarm is enough."""
+    other = of_company(tenant, seed(tenant.database, tenant.now()))
+    assert other.caller == tenant.caller
+    for each in (tenant, other):
+        end(each, Reason.BLOCKED_BY_NETWORK)
+        callers.fold()
+    assert alarms(tenant) == []
+    end(other, Reason.BLOCKED_BY_NETWORK)
+    callers.fold()
+    assert alarms(tenant) == [("CALLER_REPUTATION", number_id(other), 1)]
+    end(tenant, *[Reason.BLOCKED_BY_NETWORK] * reputation.BLOCKED_CALLS)
+    callers.fold()
+    assert alarms(tenant) == [("CALLER_REPUTATION", number_id(other), 1)]
+
+
 def test_rolled_back_end_is_not_counted(tenant: Tenant, callers: CallerReputation) -> None:
     attempt = a_placed_attempt(tenant)
     with suppress(ZeroDivisionError), tenant.database.transaction() as stores:
