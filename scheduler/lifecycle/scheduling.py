@@ -170,10 +170,27 @@ def _explicit(requested: RequestedTime, clock: CalleeClock, callee: Callee, now:
         timezone=zone_text,
         timezoneSource=clock.source.value,
         callTimeIntervals=time_texts.intervals_as_json(intervals),
-        nextAllowedAt=_utc_text(next_at) if next_at else None,
-        nextAllowedScheduledAt=_as_requested(next_at, requested, clock, callee, now) if next_at else None,
+        **_next_allowed(next_at, requested, clock, callee, now),
         reason="CLOSING" if closing else "CLOSED",
     )
+
+
+def next_allowed(text: str, callee: Callee, now: datetime, policy: Policy) -> dict[str, str | None]:
+    """Find the first allowed time from `now` on, as an instant and in the form of the request."""
+    requested = requested_time.read(text)
+    clock = _clock(requested, callee)
+    start = now.replace(microsecond=0) + timedelta(seconds=1)
+    next_at = call_windows.next_open(clock, callee.settings.intervals, start, room=policy.room)
+    return _next_allowed(next_at, requested, clock, callee, now)
+
+
+def _next_allowed(
+    next_at: datetime | None, requested: RequestedTime, clock: CalleeClock, callee: Callee, now: datetime
+) -> dict[str, str | None]:
+    return {
+        "nextAllowedAt": _utc_text(next_at) if next_at else None,
+        "nextAllowedScheduledAt": _as_requested(next_at, requested, clock, callee, now) if next_at else None,
+    }
 
 
 def local_time_text(clock: CalleeClock, instant: datetime) -> str:

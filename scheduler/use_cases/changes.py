@@ -253,7 +253,11 @@ class Changes:
         if request.call_back_at is None:
             return interview, None
         callee = callee_from(turn.stores.attempts.callee_of(interview.id))
-        schedule, _ = self._new.schedule(request.call_back_at, callee, turn.requested_at, "callBackAt")
+        try:
+            schedule, _ = self._new.schedule(request.call_back_at, callee, turn.requested_at, "callBackAt")
+        except refusals.ScheduleInPast as refusal:
+            allowed = scheduling.next_allowed(request.call_back_at, callee, turn.requested_at, self._policy)
+            raise refusals.ScheduleInPast(refusal.message, **refusal.details, **allowed) from refusal
         made = turn.stores.attempts.counts_of([interview.id], retries.MOST_ATTEMPTS)[interview.id]
         if not retries.takes_another_attempt(made):
             raise refusals.TooManyAttempts
