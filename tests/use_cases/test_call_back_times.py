@@ -136,7 +136,7 @@ _EDGES = [
 
 @pytest.mark.parametrize("open_hours", [OFFICE, NIGHT, ALL_DAY], ids=["office", "night", "all day"])
 @pytest.mark.parametrize("zone", CHANGES)
-def test_call_back_is_at_the_instant_that_the_callees_clock_shows(
+def test_call_back_is_at_the_instant_on_the_callees_clock(
     tenant: Tenant, now: TestClock, zone: str, open_hours: Hours
 ) -> None:
     """A time that the clock skips moves by the gap, and a time that it shows twice is the first (F2-10)."""
@@ -238,7 +238,7 @@ def test_past_time_is_refused_with_the_next_allowed_one(
     assert conversations.report(attempt, allowed) is None
 
 
-def test_call_that_lasts_beyond_the_named_time_is_followed_at_once(tenant: Tenant, now: TestClock) -> None:
+def test_call_that_lasts_too_long_is_followed_at_once(tenant: Tenant, now: TestClock) -> None:
     conversations = talks(tenant)
     attempt = conversations.attempt()
     assert conversations.report(attempt, "2026-04-02T14:02:00") is None
