@@ -497,3 +497,38 @@ def test_refusal_of_a_number_does_not_concern_others(
     foreign = another_candidate(other, attempt)
     for each in (moved, foreign):
         assert Rule.OPTED_OUT not in blocked_by(explain, each)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "state"),
+    [
+        # It rings once the candidate has another number.
+        pytest.param(WRONG_PERSON, InterviewStatus.SCHEDULED, AttemptState.PENDING, id="wrong person"),
+        pytest.param(OPTED_OUT, InterviewStatus.CANCELLED, AttemptState.CANCELLED, id="opted out"),
+    ],
+)
+def test_late_callback_of_a_refused_number_rings_no_phone(
+    voice: Tenant,
+    perform: Perform,
+    now: TestClock,
+    outcome: ConversationOutcome,
+    status: InterviewStatus,
+    state: AttemptState,
+) -> None:
+    """The end of the call is lost, and a client invokes another one before the end is proven."""
+    attempt = answered(voice)
+    assert report(perform, attempt, outcome) is None
+    voice.take(voice.attempt(attempt.id), ProofMissing())
+    assert follower(voice, attempt) is None
+    perform(InvokeAttempt(interview_id=attempt.interview_id))
+    invoked = follower(voice, attempt)
+    assert invoked is not None
+    now.move(timedelta(hours=2))
+    [claim] = voice.dial.claim([invoked.id]).claimed
+    assert voice.dial.last_look(claim.attempt) is None
+    end(voice, voice.attempt(attempt.id))
+    assert (voice.interview_status(attempt), voice.attempt(invoked.id).state) == (status, state)
+    assert booked(voice, attempt) == 1
+    now.move(timedelta(days=1))
+    for held in voice.dial.claim([invoked.id]).claimed:
+        assert voice.dial.last_look(held.attempt) is None
