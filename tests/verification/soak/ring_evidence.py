@@ -66,10 +66,14 @@ def rung_from(ledger: Sequence[Mapping[str, Any]], rows: Sequence[Row], people: 
 
 
 def judge_document(found: EvidenceVerdict, rung: Rung, document: Document, blows: Collection[Blow]) -> None:
-    """Judge one document. A look that was not recorded is explained only by a fault that may have ended a dialler."""
+    """Judge one document.
+
+    A look that was not recorded is explained only by a fault that may have ended a dialler, or by news of the call that
+    was written before the dialler's record.
+    """
     if not call_evidence.is_recorded(document):
         found.counted["whose last look was not recorded"] += 1
-        if not _may_have_hurt(rung, blows):
+        if not (_was_overtaken(document) or _may_have_hurt(rung, blows)):
             found.faults.append(f"{rung.row.id}: its last look was not recorded, and no dialler was hurt")
         return
     call_id = document["carrier"]["callId"]
@@ -78,6 +82,12 @@ def judge_document(found: EvidenceVerdict, rung: Rung, document: Document, blows
     faults = call_evidence.faults(document, rung.accepted_at, took=rung.took)
     found.faults += faults
     found.counted["not explained" if faults else "explained"] += 1
+
+
+def _was_overtaken(document: Document) -> bool:
+    """Check whether news of the carrier has named the call, so that the dialler's record came too late."""
+    named_by = [each["by"] for each in document["history"] if each["event"] == "placed"]
+    return named_by[-1:] == ["carrier"]
 
 
 def _may_have_hurt(rung: Rung, blows: Collection[Blow]) -> bool:

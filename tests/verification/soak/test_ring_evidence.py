@@ -85,10 +85,17 @@ def test_ring_that_its_evidence_does_not_explain_is_reported(document: Document,
 
 
 def test_look_may_be_unrecorded_only_after_a_hurt_dialler() -> None:
-    document = a_document(lastLook={"result": "NOT_RECORDED", "rules": [], "facts": None})
+    document = a_document(lastLook={"result": "NOT_RECORDED", "rules": [], "facts": None}, history=[])
     assert judged(document) != []
     assert judged(document, a_blow(hurts_diallers=False)) != []
     assert judged(document, a_blow(hurts_diallers=True)) == []
+
+
+@pytest.mark.parametrize(("by", "is_explained"), [("carrier", True), ("dialler", False)])
+def test_look_may_be_unrecorded_if_a_callback_was_quicker(by: str, *, is_explained: bool) -> None:
+    placed = {"number": 1, "event": "placed", "by": by}
+    document = a_document(lastLook={"result": "NOT_RECORDED", "rules": [], "facts": None}, history=[placed])
+    assert (judged(document) == []) is is_explained
 
 
 def test_evidence_is_about_the_last_claim() -> None:
