@@ -10,14 +10,15 @@ from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
-from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
+import pytest
+
+from scheduler.domain.attempt import Attempt, ConversationOutcome, Reason
 from scheduler.domain.call import CallProgress, MachineDetection
 from scheduler.domain.command import Command, DeleteInterview, InvokeAttempt, ReportOutcome, Request
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.principal import VOICE, KeyKind
 from scheduler.lifecycle.policy import VERDICT_WAIT
-from scheduler.lifecycle.state_machine import is_awaited
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import seed
@@ -31,6 +32,7 @@ from tests.verification.world.workers import CLOCK, CrashSetup
 _A_SECOND = timedelta(seconds=1)
 _AT_ONCE = RetryPolicy(max_retries=1, delays=dict.fromkeys(("NO_ANSWER", "VOICEMAIL"), (_A_SECOND,)))
 _TWICE = Ending(rings=2, reasons=(Reason.ANSWERED, Reason.ANSWERED))
+_IS_AWAITED = "outcome_until IS NOT NULL"
 _OF_A_TOKEN = "SELECT e.id FROM carrier_events e JOIN attempt_tokens t USING (token) WHERE t.attempt_id = :id"
 
 
@@ -56,17 +58,22 @@ def _is_booked_once_each(play: Play, company: Tenant) -> None:
     assert sorted(each for [each] in booked) == sorted(answered), f"{play.cell}: booked {len(booked)} times"
 
 
-def _an_answered_call(play: Play, company: Tenant) -> Attempt:
-    """Call a person, while the clock is suspended. The call is known to be answered, and may have ended."""
+@contextmanager
+def _an_answered_call(play: Play, company: Tenant, *steps: str) -> Iterator[Attempt]:
+    """Call a person. Once the call is answered, suspend clock, settling and `steps`. It may have ended since."""
     attempt = play.a_pending_attempt(tenant=company)
-    play.dialled_twice(attempt)
+    play.wait(lambda: _has(play, attempt, "outcome_until IS NOT NULL OR heard_rank >= :answered"), "it is answered")
+    with play.setup.leave(CLOCK, tasks.SETTLE, *steps):
+        if _has(play, attempt, "state <> 'IN_PROGRESS' AND outcome_until IS NULL"):
+            play.is_starved = True
+            pytest.fail(f"{play.cell}: the wait for a report was over before it could be suspended")
+        yield attempt
 
-    def was_answered() -> bool:
-        now = company.attempt(attempt.id)
-        return is_awaited(now) or (now.state is AttemptState.IN_PROGRESS and now.heard_rank is CallProgress.ANSWERED)
 
-    play.wait(was_answered, "the call is answered")
-    return attempt
+def _has(play: Play, attempt: Attempt, condition: str) -> bool:
+    """Read without a lock: the processes of the cell need the rows."""
+    facts = {"answered": int(CallProgress.ANSWERED)} if ":answered" in condition else {}
+    return bool(play.tenant.ask(f"SELECT 1 FROM attempts WHERE id = :id AND ({condition})", id=attempt.id, **facts))
 
 
 def _setup_of(play: Play, company: Tenant) -> CrashSetup:
@@ -75,6 +82,14 @@ def _setup_of(play: Play, company: Tenant) -> CrashSetup:
 
 def _accepted(play: Play, company: Tenant, request: Request) -> Command:
     return _setup_of(play, company).accept(request, idempotency_key=str(uuid4()))
+
+
+def _apply(play: Play, company: Tenant, command: Command) -> None:
+    """Apply a command in two processes, and in another one as long as a third process holds its rows."""
+    play.twice("apply", command.id)
+    setup = _setup_of(play, company)
+    while setup.command(str(command.id)).applied_at is None:
+        play.others.append(ended(play.setup.doing("apply", command.id)))
 
 
 def _refusal_of(play: Play, company: Tenant, command: Command) -> str | None:
@@ -109,8 +124,7 @@ def _report_at_the_door(play: Play) -> None:
     """Kill the intake of a report. The voice server repeats it."""
     key = str(uuid4())
     with _a_voice_server(play) as company:
-        with play.setup.leave(CLOCK, tasks.SETTLE):
-            attempt = _an_answered_call(play, company)
+        with _an_answered_call(play, company) as attempt:
             play.dies_and_is_repeated("submit", company.principal, _reporting(attempt), key)
         command = _setup_of(play, company).command(key)
         assert _refusal_of(play, company, command) is None
@@ -121,8 +135,7 @@ def _apply_report(play: Play, outcome: ConversationOutcome = ConversationOutcome
     """Kill the worker that applies a report, during the call or after its end. The interview takes no other attempt."""
     with _a_voice_server(play) as company:
         calls_back = outcome is ConversationOutcome.CALL_BACK
-        with play.setup.leave(CLOCK, tasks.SETTLE, tasks.APPLY):
-            attempt = _an_answered_call(play, company)
+        with _an_answered_call(play, company, tasks.APPLY) as attempt:
             at = (company.now() + timedelta(seconds=6)).replace(microsecond=0) if calls_back else None
             command = _accepted(play, company, _reporting(attempt, outcome, at))
             play.dies("apply", command.id)
@@ -143,10 +156,9 @@ def _apply_report(play: Play, outcome: ConversationOutcome = ConversationOutcome
 def _report_then_invoke(play: Play) -> None:
     """Kill the worker that applies an invoke, while two diallers take the attempt that follows the report."""
     with _a_voice_server(play) as company:
-        with play.setup.leave(CLOCK, tasks.SETTLE, tasks.APPLY):
-            attempt = _an_answered_call(play, company)
+        with _an_answered_call(play, company, tasks.APPLY) as attempt:
             report = _accepted(play, company, _reporting(attempt))
-            play.twice("apply", report.id)
+            _apply(play, company, report)
             play.wait(lambda: len(company.attempts(attempt.interview_id)) > 1, "the retry follows the end of the call")
             follower, begun = _follower(company, attempt), company.now()
             invoke = _accepted(play, company, InvokeAttempt(interview_id=attempt.interview_id))
@@ -160,13 +172,12 @@ def _report_then_invoke(play: Play) -> None:
 def _report_then_delete(play: Play) -> None:
     """Kill the worker that applies a report, while the interview is deleted. No phone rings after the deletion."""
     with _a_voice_server(play) as company:
-        with play.setup.leave(CLOCK, tasks.SETTLE, tasks.APPLY):
-            attempt = _an_answered_call(play, company)
-            play.wait(lambda: is_awaited(company.attempt(attempt.id)), "the call has ended")
+        with _an_answered_call(play, company, tasks.APPLY) as attempt:
+            play.wait(lambda: _has(play, attempt, _IS_AWAITED), "the call has ended")
             report = _accepted(play, company, _reporting(attempt))
             deletion = _accepted(play, company, DeleteInterview(interview_id=attempt.interview_id))
             play.dies("apply", report.id)
-            play.twice("apply", report.id)
+            _apply(play, company, report)
             play.dialled_twice(_follower(company, attempt))
             play.twice("apply", deletion.id)
         assert [_refusal_of(play, company, each) for each in (report, deletion)] == [None, None]
@@ -176,13 +187,12 @@ def _report_then_delete(play: Play) -> None:
 def _hear_reported(play: Play) -> None:
     """Kill the worker that hears the end of a call whose outcome was reported before. One retry follows."""
     with _a_voice_server(play) as company:
-        with play.setup.leave(CLOCK, tasks.SETTLE, tasks.HEAR):
+        with play.setup.leave(tasks.SETTLE, tasks.HEAR):
             attempt = play.a_pending_attempt(tenant=company)
-            play.dialled_twice(attempt)
             end = play.wait(lambda: how_it_ended(play, attempt), "the callback with the end of the call arrives")
             play.others.append(ended(play.setup.doing("hear", _event(play, attempt, "in-progress"))))
             report = _accepted(play, company, _reporting(attempt))
-            play.twice("apply", report.id)
+            _apply(play, company, report)
             assert _refusal_of(play, company, report) is None
             play.dies_and_is_repeated("hear", end)
         play.expected = _TWICE
@@ -199,20 +209,19 @@ def _event(play: Play, attempt: Attempt, status: str) -> UUID:
 def _end_the_wait(play: Play) -> None:
     """Kill the process that ends the wait for a report. A later report changes nothing."""
     with _a_voice_server(play) as company:
-        with play.setup.leave(CLOCK, tasks.SETTLE):
-            attempt = _an_answered_call(play, company)
-            play.wait(lambda: is_awaited(company.attempt(attempt.id)), "the call has ended")
+        with _an_answered_call(play, company) as attempt:
+            play.wait(lambda: _has(play, attempt, _IS_AWAITED), "the call has ended")
             play.dies_settling()
-            play.wait(lambda: _is_over_after_a_round(play, company, attempt), "the wait is over")
+            play.wait(lambda: _is_over_after_a_round(play, attempt), "the wait is over")
             command = _accepted(play, company, _reporting(attempt))
         assert _refusal_of(play, company, command) == "OUTCOME_REPORTED"
         assert company.interview_status(attempt) is InterviewStatus.COMPLETED
 
 
-def _is_over_after_a_round(play: Play, company: Tenant, attempt: Attempt) -> bool:
-    if is_awaited(company.attempt(attempt.id)):  # a process with a wrong clock ends no wait, and its time may go on
+def _is_over_after_a_round(play: Play, attempt: Attempt) -> bool:
+    if _has(play, attempt, _IS_AWAITED):  # a process with a wrong clock ends no wait, and its time may go on
         play.others.append(ended(play.setup.doing("settle")))
-    return not is_awaited(company.attempt(attempt.id))
+    return not _has(play, attempt, _IS_AWAITED)
 
 
 # ---- verdicts
@@ -224,16 +233,15 @@ def _hear_a_verdict(play: Play, *, is_reported: bool = False) -> None:
     If the conversation has reported an outcome in between, the report counts.
     """
     with _a_voice_server(play) as company:
-        with play.setup.leave(CLOCK, tasks.SETTLE, tasks.HEAR):
+        with play.setup.leave(tasks.SETTLE, tasks.HEAR):
             attempt = play.a_pending_attempt(tenant=company)
-            play.dialled_twice(attempt)
             verdict = play.wait(lambda: _verdict(play, attempt), "the verdict arrives")
             end = play.wait(lambda: how_it_ended(play, attempt), "the callback with the end of the call arrives")
             play.others.append(ended(play.setup.doing("hear", end)))
             assert company.attempt(attempt.id).hung_up_at is not None, "the end waits for the verdict"
             if is_reported:
                 report = _accepted(play, company, _reporting(attempt))
-                play.twice("apply", report.id)
+                _apply(play, company, report)
                 assert _refusal_of(play, company, report) is None
             play.dies_and_is_repeated("hear", verdict)
         play.expected = _TWICE if is_reported else play.ordinarily
@@ -246,10 +254,9 @@ def _verdict(play: Play, attempt: Attempt) -> UUID | None:
 
 def _settle_without_a_verdict(play: Play) -> None:
     """Kill the process that polls a call whose verdict was lost. It counts as answered by a person."""
-    with _a_voice_server(play) as company, play.setup.leave(CLOCK, tasks.SETTLE):
+    with _a_voice_server(play) as company, play.setup.leave(tasks.SETTLE):
         attempt = play.a_pending_attempt(tenant=company)
-        play.dialled_twice(attempt)
-        play.wait(lambda: company.attempt(attempt.id).hung_up_at, "the end waits for the verdict")
+        play.wait(lambda: _has(play, attempt, "hung_up_at IS NOT NULL"), "the end waits for the verdict")
         company.change(
             "UPDATE attempts SET look_at = :now, hung_up_at = hung_up_at - :wait WHERE id = :id",
             now=company.now(),
@@ -271,18 +278,18 @@ CONVERSATIONS: Mapping[str, Callable[[Play], None]] = {
     "verdict and outcome": partial(_hear_a_verdict, is_reported=True),
     "no verdict": _settle_without_a_verdict,
 }
-_APPLY = ("apply.doing", "apply.answering", "apply.applied")
-_HEAR = ("hear.hearing", "hear.heard")
+_APPLYING = ("apply.doing", "apply.answering", "apply.applied")
+_HEARING = ("hear.hearing", "hear.heard")
 
 OF_CONVERSATIONS: tuple[Cell, ...] = (
     *cells("end the wait", ["settle.finishing", "settle.finished"], HEARD_AS_ANSWERED),
     *cells("outcome at the door", ["submit.accepting", "submit.accepted", "submit.rung"], ("answered", "slow")),
-    *cells("apply outcome", _APPLY, HEARD_AS_ANSWERED),
-    *cells("apply call back", _APPLY, HEARD_AS_ANSWERED),
-    *cells("outcome, invoke", _APPLY, ("answered", "reordered", "late_accept")),
-    *cells("outcome, deletion", _APPLY, ("answered", "reordered", "late_accept")),
-    *cells("hear with outcome", _HEAR, HEARD_AS_ANSWERED),
-    *cells("hear verdict", _HEAR, JUDGED),
-    *cells("verdict and outcome", _HEAR, JUDGED),
+    *cells("apply outcome", _APPLYING, HEARD_AS_ANSWERED),
+    *cells("apply call back", _APPLYING, HEARD_AS_ANSWERED),
+    *cells("outcome, invoke", _APPLYING, ("answered", "reordered", "late_accept")),
+    *cells("outcome, deletion", _APPLYING, ("answered", "reordered", "late_accept")),
+    *cells("hear with outcome", _HEARING, HEARD_AS_ANSWERED),
+    *cells("hear verdict", _HEARING, JUDGED),
+    *cells("verdict and outcome", _HEARING, JUDGED),
     *cells("no verdict", ["settle.taken", "settle.asked", "settle.proving", "settle.settled"], ("no_verdict",)),
 )

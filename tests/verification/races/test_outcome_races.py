@@ -1,11 +1,12 @@
-"""Races of a report with the end of its call, the end of the wait, an invoke and a deletion: one attempt follows."""
+"""Races of a report with callbacks, the end of the wait, an invoke, a deletion and another report: one follows."""
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from threading import Barrier
 from typing import Any
 
@@ -39,6 +40,8 @@ class Race:
         self.tenant = tenant
         self.attempt = tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED))
         self.hints = RecordingHints()
+        self.refused_with: list[str | None] = []
+        """The codes with which its reports were refused. None: stored."""
 
     def perform(self, request: Request) -> Command:
         tenant = self.tenant
@@ -51,7 +54,7 @@ class Race:
             command = submit.find(principal, str(command.id))
         return command
 
-    def report(self, outcome: ConversationOutcome) -> str | None:
+    def report(self, outcome: ConversationOutcome) -> None:
         at = TOMORROW_AT_SIX if outcome is ConversationOutcome.CALL_BACK else None
         answer = self.perform(
             ReportOutcome(
@@ -59,10 +62,15 @@ class Race:
             )
         ).answer
         assert answer is not None
-        return None if answer.refusal is None else answer.refusal.code
+        self.refused_with.append(None if answer.refusal is None else answer.refusal.code)
 
     def end(self) -> None:
-        """Hear that the call has ended, repeatedly while its rows are locked."""
+        """Hear that the call has ended, and then callbacks that come late or again."""
+        for status in (CallStatus.COMPLETED, CallStatus.ANSWERED, CallStatus.COMPLETED):
+            self._hear(status)
+
+    def _hear(self, status: CallStatus) -> None:
+        """Hear the callback repeatedly while its rows are locked."""
         tenant = self.tenant
         while True:
             try:
@@ -71,7 +79,7 @@ class Race:
                     attempt = stores.attempts.lock(self.attempt.id)
                     assert attempt.call_sid is not None
                     news = CallNews(
-                        status=CallStatus.COMPLETED,
+                        status=status,
                         call_sid=attempt.call_sid,
                         token=attempt.token,
                         duration=timedelta(seconds=30),
@@ -109,23 +117,34 @@ def at_once(pool: ThreadPoolExecutor, acts: Sequence[Act]) -> list[Any]:
     return [each.result() for each in [pool.submit(run, act) for act in acts]]
 
 
-def test_report_races_and_at_most_one_attempt_follows(voice: Tenant) -> None:
+RIVALS: Mapping[str, Callable[[Race], object]] = {
+    "callbacks only": lambda race: race.end(),
+    "an invoke": lambda race: race.perform(InvokeAttempt(interview_id=race.attempt.interview_id)),
+    "a deletion": lambda race: race.perform(DeleteInterview(interview_id=race.attempt.interview_id)),
+    "another report": lambda race: race.report(ConversationOutcome.TECHNICAL),
+}
+"""Each race is one of a report with the callbacks of its call and the end of the wait. These take part in some."""
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+def test_report_races_and_at_most_one_attempt_follows(voice: Tenant, rival: str) -> None:
     chosen = random.Random(RACES)
-    outcomes: Counter[str] = Counter()
+    results: Counter[str] = Counter()
     with ThreadPoolExecutor(PARTIES) as pool:
-        for _ in range(RACES // 4):
+        for _ in range(RACES // len(RIVALS)):
             race = Race(voice)
             outcome = chosen.choice((ConversationOutcome.CALL_BACK, ConversationOutcome.SCREENED))
-            acts: list[Act] = [lambda race=race, outcome=outcome: race.report(outcome), race.end, race.end_wait]  # type: ignore[misc]
-            other = InvokeAttempt if chosen.random() < 0.7 else DeleteInterview
-            acts.append(lambda race=race, other=other: race.perform(other(interview_id=race.attempt.interview_id)))  # type: ignore[misc]
-            refused_with, *_ = at_once(pool, acts)
+            acts: list[Act] = [partial(race.report, outcome), race.end, race.end_wait, partial(RIVALS[rival], race)]
+            chosen.shuffle(acts)
+            at_once(pool, acts)
             race.end_wait()
-            outcomes[judged(race, refused_with)] += 1
-    assert outcomes["followed"], outcomes
+            race.end()
+            results[judged(race)] += 1
+    # After a deletion nothing follows any longer, whoever was first.
+    assert results["deleted" if rival == "a deletion" else "followed"], results
 
 
-def judged(race: Race, refused_with: str | None) -> str:
+def judged(race: Race) -> str:
     """Check what the race has left, and return the result of the report."""
     tenant = race.tenant
     first = tenant.attempt(race.attempt.id)
@@ -133,14 +152,17 @@ def judged(race: Race, refused_with: str | None) -> str:
     assert (first.state, first.reason, first.outcome_until) == (AttemptState.COMPLETED, Reason.ANSWERED, None)
     booked = tenant.ask("SELECT count(*) FROM usage WHERE attempt_id = :id", id=first.id)
     assert booked[0][0] == 1
+    history = tenant.history(first.id)
+    assert history.count("reported") + history.count("not_reported") <= 1, history
     # An invoke after the decision replaces the attempt that followed.
     pending = [each for each in later if each.state is AttemptState.PENDING]
     assert {each.state for each in later} <= {AttemptState.PENDING, AttemptState.CANCELLED}
     status = tenant.interview(first.interview_id).status
-    if refused_with is not None:
-        assert refused_with in {"OUTCOME_REPORTED", "RESOURCE_NOT_FOUND"}
+    if first.outcome in {None, ConversationOutcome.FINISHED}:
+        assert set(race.refused_with) <= {"OUTCOME_REPORTED", "RESOURCE_NOT_FOUND"}
         assert (status, later) in [(InterviewStatus.COMPLETED, []), (InterviewStatus.CANCELLED, [])]
-        return refused_with
+        return "refused"
+    assert race.refused_with.count(None) == 1, "one report is stored, and another one is refused"
     if status is InterviewStatus.CANCELLED:
         assert pending == []
         return "deleted"
