@@ -33,6 +33,7 @@ _A_SECOND = timedelta(seconds=1)
 _AT_ONCE = RetryPolicy(max_retries=1, delays=dict.fromkeys(("NO_ANSWER", "VOICEMAIL"), (_A_SECOND,)))
 _TWICE = Ending(rings=2, reasons=(Reason.ANSWERED, Reason.ANSWERED))
 _IS_AWAITED = "outcome_until IS NOT NULL"
+_IS_ANSWERED = f"{_IS_AWAITED} OR heard_rank >= :answered"
 _OF_A_TOKEN = "SELECT e.id FROM carrier_events e JOIN attempt_tokens t USING (token) WHERE t.attempt_id = :id"
 
 
@@ -59,10 +60,13 @@ def _is_booked_once_each(play: Play, company: Tenant) -> None:
 
 
 @contextmanager
-def _an_answered_call(play: Play, company: Tenant, *steps: str) -> Iterator[Attempt]:
-    """Call a person. Once the call is answered, suspend clock, settling and `steps`. It may have ended since."""
+def _an_answered_call(play: Play, company: Tenant, *steps: str, until: str = _IS_ANSWERED) -> Iterator[Attempt]:
+    """Call a person. `until` it is answered, or has ended too, then suspend clock, settling and `steps`.
+
+    An answered call may have ended since. Without the clock, a callback that was put off is not heard.
+    """
     attempt = play.a_pending_attempt(tenant=company)
-    play.wait(lambda: _has(play, attempt, "outcome_until IS NOT NULL OR heard_rank >= :answered"), "it is answered")
+    play.wait(lambda: _has(play, attempt, until), "it is answered")
     with play.setup.leave(CLOCK, tasks.SETTLE, *steps):
         if _has(play, attempt, "state <> 'IN_PROGRESS' AND outcome_until IS NULL"):
             play.is_starved = True
@@ -156,7 +160,7 @@ def _apply_report(play: Play, outcome: ConversationOutcome = ConversationOutcome
 def _report_then_invoke(play: Play) -> None:
     """Kill the worker that applies an invoke, while two diallers take the attempt that follows the report."""
     with _a_voice_server(play) as company:
-        with _an_answered_call(play, company, tasks.APPLY) as attempt:
+        with _an_answered_call(play, company, tasks.APPLY, until=_IS_AWAITED) as attempt:
             report = _accepted(play, company, _reporting(attempt))
             _apply(play, company, report)
             play.wait(lambda: len(company.attempts(attempt.interview_id)) > 1, "the retry follows the end of the call")
