@@ -119,7 +119,7 @@ def test_long_call_ends_without_a_query(reading: Tenant, calls: Calls, hear: Hea
     assert report_the_end(reading, hear, hints, mine, A_LONG_TALK).reason is Reason.ANSWERED
 
 
-@guards("unread_notifications")
+@guards("unread_notifications", "instructions_failed")
 def test_short_call_is_polled_until_its_notifications_are_read(reading: Tenant, calls: Calls, now: TestClock) -> None:
     mine = an_ended_call(reading, calls, instructions="lost")
     away = [True]
