@@ -176,8 +176,7 @@ def _report_then_invoke(play: Play) -> None:
 def _report_then_delete(play: Play) -> None:
     """Kill the worker that applies a report, while the interview is deleted. No phone rings after the deletion."""
     with _a_voice_server(play) as company:
-        with _an_answered_call(play, company, tasks.APPLY) as attempt:
-            play.wait(lambda: _has(play, attempt, _IS_AWAITED), "the call has ended")
+        with _an_answered_call(play, company, tasks.APPLY, until=_IS_AWAITED) as attempt:
             report = _accepted(play, company, _reporting(attempt))
             deletion = _accepted(play, company, DeleteInterview(interview_id=attempt.interview_id))
             play.dies("apply", report.id)
@@ -213,8 +212,7 @@ def _event(play: Play, attempt: Attempt, status: str) -> UUID:
 def _end_the_wait(play: Play) -> None:
     """Kill the process that ends the wait for a report. A later report changes nothing."""
     with _a_voice_server(play) as company:
-        with _an_answered_call(play, company) as attempt:
-            play.wait(lambda: _has(play, attempt, _IS_AWAITED), "the call has ended")
+        with _an_answered_call(play, company, until=_IS_AWAITED) as attempt:
             play.dies_settling()
             play.wait(lambda: _is_over_after_a_round(play, attempt), "the wait is over")
             command = _accepted(play, company, _reporting(attempt))

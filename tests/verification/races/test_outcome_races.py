@@ -140,7 +140,7 @@ def test_report_races_and_at_most_one_attempt_follows(voice: Tenant, rival: str)
             race.end_wait()
             race.end()
             results[judged(race)] += 1
-    # After a deletion nothing follows any longer, whoever was first.
+    # After a deletion nothing follows any longer, whichever came first.
     assert results["deleted" if rival == "a deletion" else "followed"], results
 
 
