@@ -48,6 +48,10 @@ def _facts(view: EvidenceView) -> Iterator[tuple[str, str]]:
     yield "carrier's call", view.carrier.call_id or "none"
     for each in view.carrier.callbacks:
         yield "callback", f"received {utc(each.received_at)}"
+    if view.reported is not None:
+        called_back = view.reported.call_back_at
+        then = "" if called_back is None else f", to be called at {utc(called_back)}"
+        yield "reported", f"{view.reported.outcome.value}, {utc(view.reported.reported_at)}{then}"
 
 
 def _look(look: LastLookView) -> Iterator[tuple[str, str]]:

@@ -29,6 +29,7 @@ _USUAL_HOME = Path(".duecall")
 _SHELL_VARIABLES = {
     "API": "apiUrl",
     "KEY": "companyKey",
+    "COMPANY": "companyId",
     "AGENT": "agentId",
     "NUMBER": "phoneNumberId",
     "ATS_KEY": "atsKey",
@@ -157,7 +158,7 @@ def _sign_in_link(running: "Running", chosen: "Settings") -> str:
 
 @app.command(epilog=examples('eval "$(duecall env)"', 'eval "$(duecall --home .duecall/demo env)"'))
 def env() -> None:
-    """Print shell variables for a first call: API, KEY, AGENT, NUMBER, ATS_KEY and TOMORROW.
+    """Print shell variables for a first call: API, KEY, COMPANY, AGENT, NUMBER, ATS_KEY and TOMORROW.
 
     They are those of the running `duecall up`, or else of the demo. Each run makes new keys. TOMORROW is a date in UTC,
     on the system's clock.

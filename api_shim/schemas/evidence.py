@@ -9,7 +9,7 @@ from pydantic import Field
 
 from api_shim.schemas.envelope import answer
 from api_shim.schemas.interview import HappeningView, ScheduleView
-from scheduler.domain.attempt import AttemptState, Reason
+from scheduler.domain.attempt import AttemptState, ConversationOutcome, NotReported, Reason
 from scheduler.domain.call import ScheduleWarning
 from scheduler.domain.evidence import (
     Evidence,
@@ -180,6 +180,23 @@ class SealsView(Wire):
     )
 
 
+class ReportedView(Wire):
+    """The report of the conversation of an answered call."""
+
+    outcome: ConversationOutcome
+    reported_at: datetime
+    call_back_at: datetime | None = Field(description="The time that the person named. Only of CALL_BACK.")
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> Self | None:
+        """Build it. None: the conversation reported nothing in time, and so counts as finished."""
+        attempt = evidence.attempt
+        if attempt.outcome is None or any(each.happening.event == NotReported.name for each in evidence.entries):
+            return None
+        call_back_at = None if attempt.call_back is None else attempt.call_back.due_at
+        return cls.view_of(attempt, reported_at=attempt.outcome_at, call_back_at=call_back_at)
+
+
 class EvidenceView(Wire):
     """The evidence of a call. Contains no name and no phone number."""
 
@@ -199,7 +216,7 @@ class EvidenceView(Wire):
     carrier: EvidenceCarrierView
     answered_by: str | None = Field(examples=["PERSON"])
     duration_seconds: float | None
-    reported: None = Field(default=None, description="What the conversation reported. Null: nothing.")
+    reported: ReportedView | None = Field(description="What the conversation reported. Null: nothing in time.")
     history: list[EvidenceEntryView] = Field(description="Oldest first.")
     seals: SealsView
 
@@ -224,6 +241,7 @@ class EvidenceView(Wire):
                 callbacks=[CallbackReceiptView.view_of(each) for each in evidence.callbacks],
             ),
             duration_seconds=None if attempt.duration is None else attempt.duration.total_seconds(),
+            reported=ReportedView.of(evidence),
             history=[EvidenceEntryView.of_entry(each) for each in evidence.entries],
             seals=SealsView.view_of(
                 evidence.seals, faults=[SealFaultView.view_of(each) for each in evidence.seals.faults]

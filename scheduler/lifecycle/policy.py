@@ -42,6 +42,8 @@ LOOK_TO_END = timedelta(seconds=2)
 DEFERRED_DELAY = timedelta(seconds=5)
 MAX_AHEAD = timedelta(days=30)
 PAST_ALLOWANCE = timedelta(seconds=60)
+CALL_BACK_GAP = timedelta(minutes=1)
+"""The time after a report from which another call is offered, if the time that it names is over."""
 DEFAULT_LIFE = timedelta(days=7)
 """The time from an interview's first due time to its expiry."""
 TOKEN_LASTS = timedelta(hours=1)

@@ -25,6 +25,8 @@ from scheduler.domain.interview import AgentType, Interview, InterviewStatus, In
 from scheduler.domain.resource import ExternalId, ExternalKind
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import conversations, retries, scheduling
+from scheduler.lifecycle.policy import CALL_BACK_GAP
+from scheduler.lifecycle.scheduling import Callee
 from scheduler.persistence.json_columns import STORY, private_fields
 from scheduler.rules import resources
 from scheduler.use_cases.applying import NewInterviews, explicit_expiry
@@ -256,8 +258,10 @@ class Changes:
         try:
             schedule, _ = self._new.schedule(request.call_back_at, callee, turn.requested_at, "callBackAt")
         except refusals.ScheduleInPast as refusal:
-            allowed = scheduling.next_allowed(request.call_back_at, callee, turn.requested_at, self._policy)
-            raise refusals.ScheduleInPast(refusal.message, **refusal.details, **allowed) from refusal
+            raise self._in_past(turn, request.call_back_at, callee) from refusal
+        # A time that has just passed would ring at once, when the person has hung up.
+        if schedule.earliest_at <= turn.requested_at:
+            raise self._in_past(turn, request.call_back_at, callee)
         made = turn.stores.attempts.counts_of([interview.id], retries.MOST_ATTEMPTS)[interview.id]
         if not retries.takes_another_attempt(made):
             raise refusals.TooManyAttempts
@@ -269,6 +273,13 @@ class Changes:
         if interview != before:
             interview = turn.stores.interviews.save(interview, turn.now, before=before)
         return interview, schedule
+
+    def _in_past(self, turn: Turn, call_back_at: str, callee: Callee) -> refusals.ScheduleInPast:
+        return refusals.ScheduleInPast(
+            "callBackAt is in the past. Send the time that the person named, or the next one that is possible:"
+            " details.nextAllowedScheduledAt.",
+            **scheduling.next_allowed(call_back_at, callee, turn.requested_at + CALL_BACK_GAP, self._policy),
+        )
 
     # ---- operators
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import httpx
 
-from scheduler.domain.attempt import Attempt, Ended, Progressed, Reason
+from scheduler.domain.attempt import Attempt, ConversationOutcome, Ended, NotReported, Progressed, Reason
 from scheduler.domain.call import Accepted, AnsweredBy, CallProgress
 from scheduler.domain.principal import KeyKind
 from scheduler.rules.tallies import Sent
@@ -55,6 +55,23 @@ def test_evidence_explains_a_call_to_an_independent_judge(intake: Intake, tenant
     happened = ["created", "claimed", "placed", "progressed", "ended", "outcome_awaited"]
     assert [each["event"] for each in found["history"]] == happened
     assert found["seals"] == {"state": "WHOLE", "faults": [], "unsealed": []}
+
+
+@does("F9-6")
+def test_evidence_has_what_the_conversation_reported(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    attempt = a_finished_call(tenant)
+    outcome = f"/call-attempts/by-token/{attempt.token}/outcome"
+    stored = data(intake.post(outcome, {"outcome": "CALL_BACK", "callBackAt": TOMORROW}))
+    assert evidence_of(intake, attempt)["reported"] == {
+        name: stored[name] for name in ("outcome", "reportedAt", "callBackAt")
+    }
+
+
+@does_not("F9-6")
+def test_wait_that_ends_without_a_report_is_no_report(intake: Intake, tenant: Tenant) -> None:
+    unreported = tenant.take(a_finished_call(tenant), NotReported())
+    assert unreported.outcome is ConversationOutcome.FINISHED
+    assert evidence_of(intake, unreported)["reported"] is None
 
 
 @does("F9-6")
