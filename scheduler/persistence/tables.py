@@ -833,7 +833,12 @@ caller_days = _table(
     Column("is_blocked_reported", Boolean, nullable=False, server_default=text("false")),
     Column("is_rate_reported", Boolean, nullable=False, server_default=text("false")),
     CheckConstraint("answered + declined + blocked <= calls", name="parts_of_the_calls"),
-    ForeignKeyConstraint(["company_id", "phone_number_id"], ["phone_numbers.company_id", "phone_numbers.id"]),
+    ForeignKeyConstraint(
+        # Release 0.2.0 erases a company's numbers without knowing this table.
+        ["company_id", "phone_number_id"],
+        ["phone_numbers.company_id", "phone_numbers.id"],
+        ondelete="CASCADE",
+    ),
     Index(None, "day"),
 )
 

@@ -113,6 +113,26 @@ def test_old_days_are_deleted_by_an_index(filled: Filled) -> None:
     assert rows_read(made.worker, made.worker.transaction(), forget, TABLES) <= 400
 
 
+def test_release_0_2_0_erases_numbers_with_their_days_only(filled: Filled) -> None:
+    made, many, _ = filled
+    [erased, kept] = [f"+42190{1_000_000 + each}" for each in (NUMBERS - 1, NUMBERS)]
+    left = text(
+        "SELECT count(*) FROM caller_days JOIN phone_numbers n ON n.id = phone_number_id WHERE n.number = :number"
+    )
+    with made.worker.transaction() as stores:
+        days = stores.connection.execute(text("SELECT count(*) FROM caller_days")).scalar_one()
+        of_erased = stores.connection.execute(left, {"number": erased}).scalar_one()
+        of_kept = stores.connection.execute(left, {"number": kept}).scalar_one()
+        # That release deletes a company's numbers and does not know their days.
+        stores.connection.execute(
+            text("DELETE FROM phone_numbers WHERE company_id = :company AND number = :number"),
+            {"company": many.company_id, "number": erased},
+        )
+        assert stores.connection.execute(text("SELECT count(*) FROM caller_days")).scalar_one() == days - of_erased
+        assert stores.connection.execute(left, {"number": kept}).scalar_one() == of_kept > 0
+    assert of_erased > 0
+
+
 # ---- roles
 
 DENIED = "permission denied"

@@ -8,7 +8,8 @@ CREATE TABLE caller_days (
     CONSTRAINT pk_caller_days PRIMARY KEY (company_id, phone_number_id, day),
     CONSTRAINT ck_caller_days_parts_of_the_calls CHECK (answered + declined + blocked <= calls),
     CONSTRAINT fk_caller_days_company_id_phone_number_id FOREIGN KEY (company_id, phone_number_id)
-        REFERENCES phone_numbers (company_id, id)
+        -- Release 0.2.0 erases a company's numbers without knowing this table.
+        REFERENCES phone_numbers (company_id, id) ON DELETE CASCADE
 );
 CREATE INDEX ix_caller_days_day ON caller_days (day);
 -- Each transaction appends the ends of its calls, so that no two processes change the same row.
