@@ -1,5 +1,7 @@
 """Conversations: the call that a token names."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -7,7 +9,9 @@ from sqlalchemy import text
 
 from scheduler.domain.attempt import Attempt
 from scheduler.persistence.attempt_rows import attempt_of
+from scheduler.persistence.rows import known_unreadable
 from scheduler.persistence.store import Store
+from scheduler.persistence.tables import attempts, interviews
 
 # The token of an earlier claim, which became no call, names none. An attempt that returned to PENDING keeps its token.
 _OF_TOKEN = text("""
@@ -26,7 +30,7 @@ _OF_TOKEN = text("""
 
 # An instant that no rule can have produced was written by a wrong clock, and does not delay the interview.
 _OVERDUE = text("""
-    SELECT a.id, a.interview_id
+    SELECT a.id, a.interview_id, a.company_id
     FROM attempts a
     WHERE (a.outcome_until <= :now OR a.outcome_until > :latest)
       -- A report that was accepted in time is applied first.
@@ -34,9 +38,21 @@ _OVERDUE = text("""
           SELECT FROM inbox c
           WHERE c.interview_id = a.interview_id AND c.applied_at IS NULL AND c.quarantined_at IS NULL
       )
+      AND a.id <> ALL (CAST(:left_out AS uuid[]))  -- guard: failed_wait
+      -- They would stay the first.
+      AND a.id <> ALL (CAST(:unreadable AS uuid[]))  -- guard: unreadable_wait
+      AND a.interview_id <> ALL (CAST(:unreadable_interviews AS uuid[]))
     ORDER BY a.outcome_until
     LIMIT :limit
 """)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverdueOutcome:
+    """An attempt whose outcome was not reported in time."""
+
+    interview_id: UUID
+    company_id: UUID
 
 
 class Conversations(Store):
@@ -44,10 +60,20 @@ class Conversations(Store):
         """Find the attempt whose call has this token, unless it was deleted, or ended at `ended_after` or earlier."""
         return self._one(attempt_of, _OF_TOKEN, {"token": token, "ended_after": ended_after})
 
-    def overdue(self, now: datetime, latest: datetime, limit: int) -> dict[UUID, UUID]:
-        """List attempts whose outcome was not reported in time, with their interviews.
+    def overdue(
+        self, now: datetime, latest: datetime, limit: int, left_out: Collection[UUID] = ()
+    ) -> dict[UUID, OverdueOutcome]:
+        """List attempts whose outcome was not reported in time, except `left_out` and rows known to be unreadable.
 
         `latest` is the latest instant that the rules can produce.
         """
-        rows = self._connection.execute(_OVERDUE, {"now": now, "latest": latest, "limit": limit})
-        return {row.id: row.interview_id for row in rows}
+        values = {
+            "now": now,
+            "latest": latest,
+            "limit": limit,
+            "left_out": list(left_out),
+            "unreadable": known_unreadable(attempts.name),
+            "unreadable_interviews": known_unreadable(interviews.name),
+        }
+        rows = self._connection.execute(_OVERDUE, values)
+        return {row.id: OverdueOutcome(interview_id=row.interview_id, company_id=row.company_id) for row in rows}
