@@ -298,6 +298,8 @@ class Ended(OfPost):
     reason: Reason
     ended_at: datetime
     answered_by: AnsweredBy | None = None
+    instructions_failed: bool | None = None
+    """True if this news was the first that said so, also if the conversation reported an outcome nevertheless."""
     duration: timedelta | None = None
     cause_is_known: bool = True
     """False if the call failed and a poll returned no cause. It may be a cause after which no retry is allowed."""
@@ -323,6 +325,7 @@ class Proven(Event):
     call_sid: str
     ended_at: datetime
     answered_by: AnsweredBy | None = None
+    instructions_failed: bool | None = None
     duration: timedelta | None = None
 
 

@@ -55,13 +55,16 @@ def reason_of(news: CallNews, called: str | None = None, outcome: ConversationOu
 def reason_of_answered(
     *, instructions_failed: bool | None, outcome: ConversationOutcome | None, answered_by: AnsweredBy | None
 ) -> Reason:
-    """Derive the reason for the end of an answered call. The first known fact about a conversation decides.
+    """Derive the reason for the end of an answered call.
 
-    A conversation that has reported an outcome knows better than the carrier whether a person spoke.
+    A conversation that has reported an outcome knows better than the carrier whether a person spoke. Only one that
+    failed for a technical reason may be one for which the instructions failed.
     """
+    if outcome not in {None, ConversationOutcome.TECHNICAL}:  # guard: reported_outcome
+        return Reason.ANSWERED
     if instructions_failed:  # guard: instructions_failed
         return Reason.INSTRUCTIONS_FAILED
-    if outcome is not None:  # guard: reported_outcome
+    if outcome is not None:  # guard: technical_outcome
         return Reason.ANSWERED
     if answered_by in {AnsweredBy.MACHINE, AnsweredBy.FAX}:
         return Reason.VOICEMAIL

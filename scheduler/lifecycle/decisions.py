@@ -281,6 +281,7 @@ def _on_news_of_a_call_in_progress(
                     reason=reason_of(known, attempt.called_number, attempt.outcome),
                     ended_at=now,
                     answered_by=known.answered_by,
+                    instructions_failed=_newly_failed(attempt, news),
                     duration=news.duration,
                     cause_is_known=not names_no_cause(known),
                 )
@@ -324,18 +325,16 @@ def _on_news_of_an_ended_call(attempt: Attempt, news: CallNews, now: datetime) -
     if verdicts.awaits(attempt, known, now):
         return ()
     reason = reason_of(known, attempt.called_number, attempt.outcome)
-    ended_at, duration = min(attempt.hung_up_at, now), attempt.duration or news.duration
+    facts: dict[str, Any] = {
+        "reason": reason,
+        "ended_at": min(attempt.hung_up_at, now),
+        "answered_by": known.answered_by,
+        "instructions_failed": _newly_failed(attempt, known),
+        "duration": attempt.duration or news.duration,
+    }
     if attempt.state is AttemptState.IN_PROGRESS:
-        ended: Event = events.Ended(reason=reason, ended_at=ended_at, answered_by=known.answered_by, duration=duration)
-    else:
-        ended = events.Proven(
-            reason=reason,
-            call_sid=known.call_sid,
-            ended_at=ended_at,
-            answered_by=known.answered_by,
-            duration=duration,
-        )
-    return (ended,)
+        return (events.Ended(**facts),)
+    return (events.Proven(call_sid=known.call_sid, **facts),)
 
 
 def _unanswered(news: CallNews) -> str | None:
@@ -412,6 +411,7 @@ def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy)
             call_sid=news.call_sid,
             ended_at=now,
             answered_by=known.answered_by,
+            instructions_failed=_newly_failed(attempt, news),
             duration=news.duration,
         ),
     )

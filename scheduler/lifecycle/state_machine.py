@@ -297,7 +297,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "call_sid": event.call_sid,
                 "heard_rank": CallProgress.OVER,
                 "answered_by": event.answered_by,
-                "instructions_failed": attempt.instructions_failed or event.reason is Reason.INSTRUCTIONS_FAILED,
+                "instructions_failed": _has_failed_instructions(attempt, event),
                 "duration": event.duration,
                 "ended_at": event.ended_at,
             }
@@ -307,7 +307,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "heard_rank": CallProgress.OVER,
                 "ended_at": event.ended_at,
                 "answered_by": event.answered_by or attempt.answered_by,
-                "instructions_failed": attempt.instructions_failed or event.reason is Reason.INSTRUCTIONS_FAILED,
+                "instructions_failed": _has_failed_instructions(attempt, event),
                 "duration": event.duration,
                 "cause_is_lost": not event.cause_is_known,
             }
@@ -362,6 +362,11 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
 
 def _with(warnings: tuple[ScheduleWarning, ...], warning: ScheduleWarning) -> tuple[ScheduleWarning, ...]:
     return warnings if warning in warnings else (*warnings, warning)
+
+
+def _has_failed_instructions(attempt: Attempt, end: events.Ended | events.Proven) -> bool:
+    found = bool(end.instructions_failed) or end.reason is Reason.INSTRUCTIONS_FAILED
+    return attempt.instructions_failed or found
 
 
 def is_over(attempt: Attempt) -> bool:

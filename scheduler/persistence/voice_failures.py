@@ -11,16 +11,16 @@ from scheduler.persistence.store import Store
 
 _CONVERSATIONS = """
     conversations AS (
-        -- The newest of each company, by an index.
-        SELECT max(a.claimed_at) AS last_at
+        -- The newest of each company, by an index. Instructions may also fail after a conversation was reported.
+        SELECT max(u.claimed_at) AS last_at
         FROM companies c
         CROSS JOIN LATERAL (
-            SELECT attempt_id FROM usage u
+            SELECT a.claimed_at FROM usage u JOIN attempts a ON a.id = u.attempt_id
             WHERE u.company_id = c.id AND u.booked_at >= :since
+              AND a.instructions_failed IS NOT TRUE  -- guard: failed_conversation
             ORDER BY u.booked_at DESC
             LIMIT 1
         ) u
-        JOIN attempts a ON a.id = u.attempt_id
     )
 """
 _IN_A_ROW = text(f"""

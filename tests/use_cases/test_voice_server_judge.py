@@ -234,3 +234,14 @@ def test_polled_failure_counts_like_a_fallback(tenant: Tenant, other: Tenant, fa
     assert ended.instructions_failed
     fail(other)
     assert breaker_of(tenant).cause == voice_server.CAUSE
+
+
+@guards("failed_conversation")
+def test_failure_counts_after_its_conversation_was_booked(tenant: Tenant, other: Tenant, fail: Fail) -> None:
+    """A conversation reported its outcome, and lost its instructions then."""
+    reported = a_placed_attempt(tenant)
+    fail(tenant, reported)
+    tenant.take(tenant.attempt(reported.id), Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=A_SECOND))
+    assert breaker_of(tenant) == Breaker()
+    fail(other)
+    assert breaker_of(tenant).cause == voice_server.CAUSE

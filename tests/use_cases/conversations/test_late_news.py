@@ -1,0 +1,168 @@
+"""Reported conversations and late news of their calls: nothing is overruled, lost or done twice."""
+
+from datetime import timedelta
+
+import pytest
+
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Progressed, ProofMissing, Reason
+from scheduler.domain.call import AnsweredBy, CallProgress, CallStatus
+from scheduler.domain.command import (
+    InvokeAttempt,
+)
+from scheduler.domain.interview import InterviewStatus
+from tests.architecture.guards import guards
+from tests.support.builders import (
+    Tenant,
+    a_number,
+    a_placed_attempt,
+    an_attempt_of_unknown_outcome,
+)
+from tests.use_cases.conftest import Perform, answered, apply_news, end
+from tests.use_cases.conversations.conftest import (
+    CALL_BACK,
+    SCREENED,
+    TOMORROW_AT_SIX,
+    booked,
+    code,
+    follower,
+    report,
+)
+
+
+def test_late_proof_never_adds_an_attempt_for_a_report(voice: Tenant, perform: Perform) -> None:
+    lost = an_attempt_of_unknown_outcome(voice)
+    assert code(report(perform, lost, SCREENED)) == "CALL_NOT_ANSWERED"
+    assert perform(InvokeAttempt(interview_id=lost.interview_id)).answer is not None
+    apply_news(voice, lost, CallStatus.COMPLETED, duration=timedelta(seconds=30))
+    proven = voice.attempt(lost.id)
+    assert (proven.reason, proven.outcome_until) == (Reason.ANSWERED, None)
+    assert code(report(perform, proven, CALL_BACK, TOMORROW_AT_SIX)) == "OUTCOME_REPORTED"
+    states = [each.state for each in voice.attempts(lost.interview_id)]
+    assert states.count(AttemptState.PENDING) == 0
+
+
+def test_reported_call_of_unknown_end_is_not_repeated(voice: Tenant, perform: Perform) -> None:
+    """The call was live when it was reported. Its end was lost, and is proven late."""
+    attempt = answered(voice)
+    assert report(perform, attempt, SCREENED) is None
+    voice.take(voice.attempt(attempt.id), ProofMissing())
+    assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, InterviewStatus.FAILED)
+    end(voice, attempt)
+    assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, InterviewStatus.FAILED)
+    assert booked(voice, attempt) == 1
+
+
+@pytest.mark.parametrize("is_reported", [pytest.param(False, marks=guards("nothing_happened")), True])
+def test_news_after_the_end_decides_nothing(voice: Tenant, perform: Perform, *, is_reported: bool) -> None:
+    """A callback may come late or again, during the wait for a report or after it. The call is over."""
+    attempt = end(voice, answered(voice))
+    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None if is_reported else True
+    for status in (CallStatus.ANSWERED, CallStatus.RINGING, CallStatus.COMPLETED):
+        apply_news(voice, attempt, status)
+        assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
+    assert is_reported or report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    back = follower(voice, attempt)
+    assert back is not None
+    assert (back.state, voice.interview_status(back)) == (AttemptState.PENDING, InterviewStatus.SCHEDULED)
+
+
+@guards("late_failure")
+def test_late_failure_of_an_earlier_call_ends_no_wait(voice: Tenant, perform: Perform) -> None:
+    """The outcome of a newer call of the interview is awaited, and decides about it."""
+    lost = an_attempt_of_unknown_outcome(voice)
+    voice.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    newer = end(voice, answered(voice, a_placed_attempt(voice, a_number(), interview_id=lost.interview_id)))
+    apply_news(voice, lost, CallStatus.BUSY)
+    assert (voice.attempt(lost.id).reason, voice.interview_status(lost)) == (Reason.BUSY, InterviewStatus.SCHEDULED)
+    assert report(perform, newer, SCREENED) is None
+    assert [each.state for each in voice.attempts(lost.interview_id)][2:] == [AttemptState.PENDING]
+
+
+def test_late_proof_of_an_open_result_cancels_no_invoked_call(voice: Tenant, perform: Perform) -> None:
+    """Its conversation asked for another call, so that the invoke after the lost end is not replaced."""
+    attempt = answered(voice)
+    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    voice.take(voice.attempt(attempt.id), ProofMissing())
+    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer is not None
+    invoked = follower(voice, attempt)
+    end(voice, attempt)
+    assert (follower(voice, attempt), voice.attempt(attempt.id).reason) == (invoked, Reason.ANSWERED)
+    assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
+
+
+# ---- the voice server fails in a conversation that has reported
+
+
+def lose_instructions(tenant: Tenant, attempt: Attempt) -> None:
+    """The carrier requests the fallback of a call in progress."""
+    tenant.take(tenant.attempt(attempt.id), Progressed(rank=CallProgress.ANSWERED, instructions_failed=True))
+
+
+@guards("reported_outcome")
+@pytest.mark.parametrize("is_reported_first", [True, False])
+@pytest.mark.parametrize(
+    ("outcome", "at", "status"),
+    [
+        (ConversationOutcome.FINISHED, None, InterviewStatus.COMPLETED),
+        (ConversationOutcome.CALL_BACK, TOMORROW_AT_SIX, InterviewStatus.SCHEDULED),
+        (ConversationOutcome.OPTED_OUT, None, InterviewStatus.CANCELLED),
+        (ConversationOutcome.WRONG_PERSON, None, InterviewStatus.FAILED),
+    ],
+)
+def test_fallback_overrules_no_report(
+    voice: Tenant,
+    perform: Perform,
+    outcome: ConversationOutcome,
+    at: str | None,
+    status: InterviewStatus,
+    *,
+    is_reported_first: bool,
+) -> None:
+    attempt = answered(voice)
+    if not is_reported_first:
+        lose_instructions(voice, attempt)
+    assert report(perform, attempt, outcome, at) is None
+    if is_reported_first:
+        lose_instructions(voice, attempt)
+    ended = end(voice, attempt)
+    assert (ended.reason, ended.outcome, ended.instructions_failed) == (Reason.ANSWERED, outcome, True)
+    assert (voice.interview_status(attempt), booked(voice, attempt)) == (status, 1)
+    next_one = follower(voice, attempt)
+    due = None if next_one is None else next_one.due_at.isoformat()
+    assert due == ("2026-04-03T16:00:00+00:00" if at else None)
+
+
+@guards("instructions_failed")
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_fallback_decides_without_a_report_that_knows_better(
+    voice: Tenant, perform: Perform, *, is_reported: bool
+) -> None:
+    attempt = answered(voice)
+    lose_instructions(voice, attempt)
+    assert is_reported is False or report(perform, attempt, ConversationOutcome.TECHNICAL) is None
+    assert end(voice, attempt).reason is Reason.INSTRUCTIONS_FAILED
+    retry = follower(voice, attempt)
+    assert retry is not None
+    assert retry.due_at == voice.now() + timedelta(minutes=15)
+    assert booked(voice, attempt) == 0
+
+
+@guards("technical_outcome")
+def test_technical_failure_is_no_verdict_of_a_machine(voice: Tenant, perform: Perform) -> None:
+    attempt = voice.take(
+        a_placed_attempt(voice), Progressed(rank=CallProgress.ANSWERED, answered_by=AnsweredBy.MACHINE)
+    )
+    assert report(perform, attempt, ConversationOutcome.TECHNICAL) is None
+    assert end(voice, attempt).reason is Reason.ANSWERED
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_notified_failure_of_a_reported_call_is_noted(voice: Tenant, perform: Perform, *, is_live: bool) -> None:
+    """The request for the fallback was lost, and a poll finds the error."""
+    attempt = answered(voice)
+    assert report(perform, attempt, ConversationOutcome.FINISHED) is None
+    if not is_live:
+        voice.take(voice.attempt(attempt.id), ProofMissing())
+    apply_news(voice, attempt, CallStatus.COMPLETED, instructions_failed=True)
+    ended = voice.attempt(attempt.id)
+    assert (ended.reason, ended.instructions_failed) == (Reason.ANSWERED, True)
