@@ -55,24 +55,31 @@ def opens(failures: Failures, companies: int, *, answers: bool | None) -> bool:
     """Return whether the breaker opens for all companies. `companies` is 0, 1 or 2 (for more), as in `backoffs`.
 
     Failures of one company alone may be its own, so they open it only if the server does not answer a probe. `answers`
-    is None if it cannot be probed.
+    is None if it cannot be probed: then nothing shows that the failures are not those of the company.
     """
-    if companies > 1 and failures.companies <= 1 and answers:  # guard: voice_alone
+    if companies > 1 and failures.companies <= 1 and answers is not False:  # guard: voice_alone
         return False
     return failures.calls >= _IN_A_ROW
 
 
-def after_failure(breaker: Breaker, claimed_at: datetime, now: datetime) -> Breaker:
+def after_failure(
+    breaker: Breaker, claimed_at: datetime, now: datetime, failed_companies: int | None = None
+) -> Breaker:
     """Compute the breaker after calls without instructions, of which the latest was claimed at `claimed_at`.
 
-    Calls that were placed before it opened, or before the trial, no longer count.
+    Calls that were placed before it opened, or before the trial, no longer count. Failed trials lengthen the wait, at
+    most by a step for each of `failed_companies`, the companies whose calls have failed within `WITHIN`: the trials of
+    one company must not keep the others waiting. None: there is only one.
     """
     if breaker.down_until is None:
         return Breaker(failures=OPENS_AFTER, down_until=now + BACK_OFF[0], cause=CAUSE)
     if breaker.cause != CAUSE or breaker.answered_at is None or claimed_at < breaker.answered_at:
         return breaker
     trials = breaker.trials + 1
-    return Breaker(failures=OPENS_AFTER + trials, down_until=now + not_placed_delay(trials), cause=CAUSE, trials=trials)
+    steps = trials
+    if failed_companies is not None:  # guard: trials_of_one
+        steps = min(trials, max(failed_companies, 1))
+    return Breaker(failures=OPENS_AFTER + trials, down_until=now + not_placed_delay(steps), cause=CAUSE, trials=trials)
 
 
 def after_trial_was_placed(breaker: Breaker, now: datetime) -> Breaker:

@@ -61,8 +61,9 @@ class AttemptRelease(Store):
         manual calls (invokes) go first within its own turn only, so that they do not delay other companies' retries.
         `first`: among them is the first attempt of each company without a released one, for up to so many companies.
         `places`: up to so many for companies with a call in progress or a released attempt. None: up to `limit`.
-        `on_trial`: if the last trial could not be claimed, the next one is another company's, because nothing else is
-        tried while a trial is released.
+        `on_trial`: companies whose calls got no instructions come last, the latest failure at the end. If the last
+        trial could not be claimed, the next one is another company's, because nothing else is tried while a trial is
+        released.
         """
         rows = self._connection.execute(
             _RELEASE,
@@ -122,6 +123,10 @@ _RELEASE = text(f"""
         GROUP BY company_id
     ), turns AS (
         SELECT due.id, due.due_at, due.due_at > :now AS early, room.early AS room_for_early, due.released_until,
+            -- The trial is not always a call of the company whose conversations fail.
+            CASE WHEN CAST(:on_trial AS boolean) THEN (
+                SELECT max(f.claimed_at) FROM attempts f WHERE f.company_id = c.id AND f.instructions_failed
+            ) END AS failed_at,
             coalesce(released.due, 0) = 0 AS none_released,
             coalesce(released.due, 0) = 0 AND coalesce(calling.calls, 0) = 0 AS has_no_call,
             row_number() OVER (PARTITION BY c.id ORDER BY due.due_at > :now, due.manual DESC, due.due_at) AS turn
@@ -161,14 +166,17 @@ _RELEASE = text(f"""
     ), ranked AS (
         SELECT *, row_number() OVER (
             PARTITION BY turn = 1 AND has_no_call
-            ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
+            ORDER BY turn, failed_at NULLS FIRST,
+                CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
         ) AS rank
         FROM turns
         WHERE NOT early
     ), due_now AS (
         SELECT id FROM ranked
         WHERE (turn = 1 AND has_no_call) OR rank <= :places  -- guard: release_kept_places
-        ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
+        ORDER BY turn,
+            failed_at NULLS FIRST,  -- guard: trial_of_another
+            CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
         LIMIT :limit
     ), first_of_companies AS (
         SELECT id FROM turns

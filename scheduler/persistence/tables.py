@@ -501,6 +501,7 @@ attempts = _table(
     _index("ix_attempts_look", "look_at", where="look_at IS NOT NULL"),
     _index("ix_attempts_cause_lost", "company_id", where="cause_is_lost"),
     _index("ix_attempts_without_instructions", "claimed_at", where="instructions_failed"),
+    _index("ix_attempts_without_instructions_of_company", "company_id", "claimed_at", where="instructions_failed"),
     _index("ix_attempts_search", "search_at", where="search_at IS NOT NULL"),
     # Numbers that are not called again, because the person or the candidate's number was another one.
     _index("ix_attempts_refused", "number_hash", where="outcome IN ('OPTED_OUT', 'WRONG_PERSON')"),

@@ -29,7 +29,9 @@ WHERE = Where(company_id=UUID(int=1), caller="+421221020001", country="SK")
         pytest.param((2, 2), 2, True, True, id="two companies"),
         pytest.param((5, 1), 2, True, False, id="one of several", marks=guards("voice_alone")),
         pytest.param((2, 1), 2, False, True, id="one of several, and no answer"),
-        pytest.param((2, 1), 2, None, True, id="one of several, without a probe"),
+        pytest.param((5, 1), 2, None, False, id="one of several, without a probe", marks=guards("voice_alone")),
+        pytest.param((2, 2), 2, None, True, id="two companies, without a probe"),
+        pytest.param((2, 1), 1, None, True, id="the only company, without a probe"),
     ],
 )
 def test_two_failures_in_a_row_open(
@@ -85,6 +87,24 @@ def test_failed_trial_lengthens_the_wait() -> None:
         assert (found.trials, found.down_until, found.answered_at, found.cause) == (trials, now + wait, None, CAUSE)
         probed_at = now + wait
         found = voice_server.after_trial_was_placed(voice_server.after_probe(found, probed_at), probed_at)
+
+
+@pytest.mark.parametrize(
+    ("failed_companies", "waits"),
+    [
+        pytest.param(1, [1, 1, 1, 1], id="one of several", marks=guards("trials_of_one")),
+        pytest.param(2, [1, 2, 2, 2], id="two of several"),
+        pytest.param(9, [1, 2, 3, 3], id="many"),
+        pytest.param(None, [1, 2, 3, 3], id="the only company"),
+    ],
+)
+def test_trials_of_one_company_lengthen_the_wait_by_a_step(failed_companies: int | None, waits: list[int]) -> None:
+    found = PLACED
+    for trials, steps in enumerate(waits, start=1):
+        now = NOON + timedelta(hours=trials)
+        found = voice_server.after_failure(found, now, now, failed_companies)
+        assert (found.trials, found.down_until) == (trials, now + BACK_OFF[steps])
+        found = voice_server.after_trial_was_placed(voice_server.after_probe(found, now + BACK_OFF[steps]), now)
 
 
 @pytest.mark.parametrize("breaker", [OPEN, ON_TRIAL, PLACED])

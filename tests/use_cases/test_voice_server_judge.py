@@ -24,7 +24,7 @@ from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, a_placed_attempt
 from tests.support.servers import SimulatedCarrier
-from tests.use_cases.conftest import breaker_of, is_claimed, settle_at
+from tests.use_cases.conftest import Released, breaker_of, claimed, is_claimed, settle_at
 from tests.use_cases.test_hear import request_fallback
 
 A_SECOND = timedelta(seconds=1)
@@ -48,13 +48,19 @@ def fail(hear: Hear, hints: RecordingHints, judge: VoiceServerJudge) -> Fail:
     """The carrier requests the fallback of a call, and a worker applies that."""
 
     def failed(of: Tenant, attempt: Attempt | None = None) -> None:
-        hints.rung.clear()
-        judging = Hear(of.context, hints, hear._callbacks, judge)
-        request_fallback(judging, attempt or a_placed_attempt(of))
-        for event_id in hints.ids(tasks.HEAR):
-            judging.event(event_id)
+        failed_call(of, hear, hints, judge, attempt)
 
     return failed
+
+
+def failed_call(
+    of: Tenant, hear: Hear, hints: RecordingHints, judge: VoiceServerJudge, attempt: Attempt | None = None
+) -> None:
+    hints.rung.clear()
+    judging = Hear(of.context, hints, hear._callbacks, judge)
+    request_fallback(judging, attempt or a_placed_attempt(of))
+    for event_id in hints.ids(tasks.HEAR):
+        judging.event(event_id)
 
 
 def test_two_calls_in_a_row_stop_the_calls_of_all(
@@ -114,9 +120,29 @@ def test_one_company_does_not_stop_the_others(
     assert breaker_of(tenant).cause == voice_server.CAUSE, "now it does not answer"
 
 
-def placed(tenant: Tenant) -> Attempt:
+@guards("voice_alone")
+def test_without_a_probe_one_company_does_not_stop_the_others(
+    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints
+) -> None:
+    """Nothing but the calls of another company shows that the failures are not its own."""
+    unprobed = VoiceServerJudge(tenant.context, None, tenant.account_id)
+    for _ in range(4):
+        failed_call(tenant, hear, hints, unprobed)
+    assert breaker_of(tenant) == Breaker()
+    failed_call(other, hear, hints, unprobed)
+    assert breaker_of(tenant).cause == voice_server.CAUSE
+
+
+def test_without_a_probe_the_only_company_stops_itself(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+    unprobed = VoiceServerJudge(tenant.context, None, tenant.account_id)
+    for _ in range(2):
+        failed_call(tenant, hear, hints, unprobed)
+    assert breaker_of(tenant).cause == voice_server.CAUSE
+
+
+def placed(tenant: Tenant, pending: Attempt | None = None) -> Attempt:
     """The carrier accepts the next call."""
-    trial = a_claimed_attempt(tenant)
+    trial = a_claimed_attempt(tenant) if pending is None else claimed(tenant, pending)[0]
     tenant.dial.record([(trial, Accepted(call_sid=f"CA{trial.id.hex}"))])
     return tenant.attempt(trial.id)
 
@@ -200,6 +226,51 @@ def test_failed_trial_keeps_the_calls_waiting(
     assert breaker_of(tenant) == waits, "it was placed before the breaker opened"
     fail(tenant, trial)
     assert (breaker_of(tenant).trials, breaker_of(tenant).down_until) == (1, now() + BACK_OFF[1])
+
+
+@guards("trial_of_another")
+def test_next_trial_is_not_of_the_company_that_fails(
+    tenant: Tenant, other: Tenant, now: TestClock, fail: Fail, judge: VoiceServerJudge, released: Released
+) -> None:
+    """The conversations of `tenant` alone fail, and its calls are due first."""
+    for each in (other, tenant):
+        fail(each)
+        now.move(A_SECOND)
+    mine = [a_pending_attempt(tenant) for _ in range(3)]
+    now.move(A_SECOND)
+    theirs = [a_pending_attempt(other) for _ in range(2)]
+    now.move(BACK_OFF[0])
+    judge.run()
+    assert released() == [theirs[0].id]
+    trial = placed(other, theirs[0])
+    now.move(A_SECOND)
+    fail(other, trial)
+    now.move(BACK_OFF[1])
+    judge.run()
+    assert released() == [mine[0].id], "its latest failure is the older one now"
+    now.move(A_SECOND)
+    trial = placed(tenant, mine[0])
+    now.move(A_SECOND)
+    fail(tenant, trial)
+    assert breaker_of(tenant).down_until == now() + BACK_OFF[2], "two companies fail"
+    now.move(BACK_OFF[2])
+    judge.run()
+    assert released() == [theirs[1].id]
+
+
+@guards("trials_of_one")
+def test_trials_of_one_company_keep_the_wait_short(
+    tenant: Tenant, other: Tenant, now: TestClock, fail: Fail, judge: VoiceServerJudge
+) -> None:
+    for each in (tenant, other):
+        fail(each)
+    now.move(voice_server.WITHIN)
+    for _ in range(3):
+        judge.run()
+        now.move(A_SECOND)
+        fail(tenant, placed(tenant))
+        assert breaker_of(tenant).down_until == now() + BACK_OFF[1]
+        now.move(BACK_OFF[1])
 
 
 def test_server_without_a_probe_is_tried_by_calls_alone(

@@ -44,14 +44,16 @@ class VoiceServerJudge:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             account = stores.carrier_accounts.lock(self._account_id)
-            judged = voice_server.after_failure(account.breaker, latest, now)
-            if account.breaker.down_until is not None:
-                if judged != account.breaker:
-                    stores.carrier_accounts.set_breaker(account.id, judged, now)
-                    _report_down(judged)
-                return
+            opened = account.breaker
+            if opened.down_until is not None and voice_server.after_failure(opened, latest, now) == opened:
+                return  # it was no trial, and this failure shows nothing new
             failures = stores.voice_failures.in_a_row(account.id, now - voice_server.WITHIN)
             companies = stores.companies.count_up_to(2)
+            if opened.down_until is not None:
+                judged = voice_server.after_failure(opened, latest, now, failures.companies if companies > 1 else None)
+                stores.carrier_accounts.set_breaker(account.id, judged, now)
+                _report_down(judged)
+                return
         # Outside the transaction. Failures of two companies need no answer.
         answers = None if voice_server.opens(failures, companies, answers=True) else self._answers()
         if not voice_server.opens(failures, companies, answers=answers):
