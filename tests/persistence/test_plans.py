@@ -6,7 +6,7 @@ Each is run as the role that runs it in production, because policies change a pl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import md5
 from typing import Any
 from uuid import UUID, uuid4
@@ -40,11 +40,12 @@ from scheduler.persistence.tables import candidates, inbox, interviews
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import CALLER, NOON, Seeded, seed
 from tests.persistence.conftest import COUNT, COUNT_OF_OTHER, Big, Filled, a_copy
-from tests.persistence.rows_read import reads, rows_read
+from tests.persistence.rows_read import reads, reads_of, rows_read
 from tests.support.big_tables import search_index_made_last
 from tests.support.separate_database import separate_database
 
 FIRST = Slice(page=1, limit=20)
+FAILED_CALLS = "ix_attempts_without_instructions_of_company"
 NO_COMPANY = NO_ATTEMPT = UUID(int=0)
 NO_NUMBER = bytes(32)
 LATER = NOON + timedelta(days=1)
@@ -256,6 +257,33 @@ def test_interview_with_20_000_attempts_is_read_by_its_newest(big: Big) -> None:
         transaction.__exit__(None, None, None)
     assert read["attempts", "seq_scan"] == 0
     assert sum(count for (table, _), count in read.items() if table == "attempts") <= COUNTED_ATTEMPTS + 1000
+
+
+_WITHOUT_INSTRUCTIONS = text("""
+    UPDATE attempts SET instructions_failed = true, claimed_at = created_at
+    WHERE id IN (SELECT id FROM attempts WHERE interview_id = :id AND state = 'CANCELLED')
+""")
+
+
+def test_trial_reads_one_failed_call_of_each_company(big: Big) -> None:
+    """Only a trial reads failed calls, and of each company only the newest, by an index."""
+    transaction = big.worker.transaction()
+    stores = transaction.__enter__()
+    try:
+        interview_id = stores.connection.execute(text("SELECT max(id::text)::uuid FROM interviews")).scalar_one()
+        stores.connection.execute(_MANY_ATTEMPTS, {"id": interview_id})
+        stores.connection.execute(_WITHOUT_INSTRUCTIONS, {"id": interview_id})
+
+        def failed_calls_read(at: datetime, *, on_trial: bool) -> int:
+            before = reads_of(stores, FAILED_CALLS)
+            assert stores.attempt_release.release(at, at + timedelta(seconds=1), 1, on_trial=on_trial)
+            return reads_of(stores, FAILED_CALLS) - before
+
+        assert failed_calls_read(NOON + timedelta(days=10), on_trial=False) == 0
+        assert 1 <= failed_calls_read(NOON + timedelta(days=11), on_trial=True) <= 2
+    finally:
+        stores.connection._connection._connection.rollback()
+        transaction.__exit__(None, None, None)
 
 
 def test_calendar_reads_few_rows_of_many_pending_calls(big: Big, monkeypatch: pytest.MonkeyPatch) -> None:
