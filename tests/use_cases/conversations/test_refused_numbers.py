@@ -1,5 +1,6 @@
 """Numbers that are not called again, because a conversation said so."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.use_cases.explain import Explain
 from tests.architecture.guards import guards
+from tests.architecture.sources import ROOT
 from tests.conftest import TestClock
 from tests.support.builders import (
     Tenant,
@@ -139,3 +141,25 @@ def test_late_callback_of_a_refused_number_rings_no_phone(
     now.move(timedelta(days=1))
     for held in voice.dial.claim([invoked.id]).claimed:
         assert voice.dial.last_look(held.attempt) is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_of_candidate", "is_listed"),
+    [
+        (OPTED_OUT, True, True),
+        (OPTED_OUT, False, True),
+        (WRONG_PERSON, True, True),
+        (WRONG_PERSON, False, False),
+        (ConversationOutcome.FINISHED, True, False),
+    ],
+)
+def test_upgrade_page_lists_calls_that_0_2_0_would_place(
+    voice: Tenant, perform: Perform, outcome: ConversationOutcome, *, is_of_candidate: bool, is_listed: bool
+) -> None:
+    attempt = end(voice, answered(voice))
+    assert report(perform, attempt, outcome) is None
+    pending = (another_interview if is_of_candidate else another_candidate)(voice, attempt)
+    a_pending_attempt(voice, a_number())
+    page = (ROOT / "docs/how-to/upgrade.md").read_text(encoding="utf-8")
+    [query] = re.findall(r"```sql\n(.*?);\n", page, re.DOTALL)
+    assert [row.id for row in voice.ask(query)] == ([pending.id] if is_listed else [])
