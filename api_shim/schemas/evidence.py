@@ -30,7 +30,9 @@ from scheduler.wire.field_types import Wire
 class EvidenceRequestView(Wire):
     """The request of the call, or the call that it repeats."""
 
-    at: datetime | None = Field(description="When the attempt was created. Null if its first entry is no longer kept.")
+    at: datetime | None = Field(
+        description="When the attempt was created. Null if its first entry is no longer kept, or not shown."
+    )
     by: str | None = Field(
         description="`key:` and the id of an API key, `operator`, or the part of Duecall that created a retry.",
         examples=["key:6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11"],
@@ -175,8 +177,8 @@ class SealsView(Wire):
     )
     faults: list[SealFaultView]
     unsealed: list[int] = Field(
-        description="Numbers of entries of release 0.2.0 or earlier, and of the first kept entry if older ones were"
-        " deleted after their retention."
+        description="Numbers of entries of release 0.2.0 or earlier, and of the first shown entry if older ones were"
+        " deleted after their retention, or are not shown."
     )
 
 
@@ -217,7 +219,10 @@ class EvidenceView(Wire):
     answered_by: str | None = Field(examples=["PERSON"])
     duration_seconds: float | None
     reported: ReportedView | None = Field(description="What the conversation reported. Null: nothing in time.")
-    history: list[EvidenceEntryView] = Field(description="Oldest first.")
+    history: list[EvidenceEntryView] = Field(description="Oldest first. At most the newest 1,000 entries.")
+    history_cut: bool = Field(
+        description="True if earlier entries are stored and not shown. Then no seal proves the first shown one."
+    )
     seals: SealsView
 
     @classmethod
@@ -243,6 +248,7 @@ class EvidenceView(Wire):
             duration_seconds=None if attempt.duration is None else attempt.duration.total_seconds(),
             reported=ReportedView.of(evidence),
             history=[EvidenceEntryView.of_entry(each) for each in evidence.entries],
+            history_cut=evidence.is_cut,
             seals=SealsView.view_of(
                 evidence.seals, faults=[SealFaultView.view_of(each) for each in evidence.seals.faults]
             ),

@@ -19,7 +19,7 @@ class SealState(StrEnum):
     WHOLE = "WHOLE"
     """Each entry is sealed, and each seal fits."""
     PARTLY_SEALED = "PARTLY_SEALED"
-    """Each seal fits, but some entries lack a seal, or their predecessors were deleted after their retention."""
+    """Each seal fits, but some entries lack a seal, or their predecessors were deleted or not read."""
     BROKEN = "BROKEN"
     """An entry or the schedule was changed, removed or added after it was written."""
 
@@ -167,4 +167,6 @@ class Evidence:
     """None: no worker has claimed the attempt, or its history is no longer kept."""
     callbacks: tuple[CallbackReceipt, ...]
     entries: tuple[EvidenceEntry, ...]
+    is_cut: bool
+    """Earlier entries are stored, and not shown."""
     seals: SealCheck

@@ -13,6 +13,8 @@ from scheduler.domain.evidence import CallbackReceipt, SealedEntry
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
 
+MOST_ENTRIES = 1000
+"""Earlier entries of a history are not shown. A call has about twenty."""
 MOST_CALLBACKS = 100
 """More callbacks of an attempt are not shown. A call has about five."""
 _LISTED = text("""
@@ -33,7 +35,8 @@ _HISTORY = text("""
     SELECT attempt_id, epoch AS number, at, event, from_state, to_state, reason, actor, detail, seal
     FROM attempt_history
     WHERE attempt_id = :id
-    ORDER BY id
+    ORDER BY id DESC
+    LIMIT :limit
 """)
 _CALLBACKS = text("""
     SELECT e.received_at, e.heard_at AS processed_at
@@ -58,6 +61,14 @@ class StoredEvidence:
     person_erased: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredHistory:
+    entries: Sequence[SealedEntry]
+    """Oldest first."""
+    is_cut: bool
+    """Earlier entries are stored and were not read."""
+
+
 class EvidenceRows(Store):
     def is_listed(self, company_id: UUID, attempt_id: UUID) -> bool:
         """Return True if the company has that attempt, and neither it nor its interview was deleted."""
@@ -67,9 +78,10 @@ class EvidenceRows(Store):
         """Read what belongs to an existing attempt."""
         return from_row(StoredEvidence, self._connection.execute(_STORED, {"id": attempt_id}).one())
 
-    def history(self, attempt_id: UUID) -> Sequence[SealedEntry]:
-        """Read the history as it is stored, oldest entry first."""
-        return self._all(_entry, _HISTORY, {"id": attempt_id})
+    def history(self, attempt_id: UUID) -> StoredHistory:
+        """Read the newest entries of the history as they are stored."""
+        newest = self._all(_entry, _HISTORY, {"id": attempt_id, "limit": MOST_ENTRIES + 1})
+        return StoredHistory(entries=newest[:MOST_ENTRIES][::-1], is_cut=len(newest) > MOST_ENTRIES)
 
     def callbacks(self, attempt_id: UUID) -> Sequence[CallbackReceipt]:
         """List the receipts of the attempt's callbacks, oldest first. They are kept for 30 days."""

@@ -56,8 +56,8 @@ def check(
 ) -> SealCheck:
     """Check a history, oldest entry first, against the attempt's row.
 
-    `last_number`, `closing_seal` and `schedule` are those of the row. `is_purged`: the attempt is so old that its first
-    entries may have been deleted after their retention.
+    `last_number`, `closing_seal` and `schedule` are those of the row. `is_purged`: the first entries may be missing,
+    because they were deleted after their retention or not read.
     """
     faults = list(_gaps(entries, last_number, is_purged=is_purged))
     unsealed = []

@@ -346,6 +346,7 @@ def _snapshot(story: InterviewStory) -> dict[str, object]:
                 "__all__": {
                     **dict.fromkeys(("number_hash", "token", "called_number", "history_seal"), True),
                     "schedule": {"number": True},
+                    "call_back": {"number": True},
                 }
             },
         },

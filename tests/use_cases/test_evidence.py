@@ -12,6 +12,7 @@ from scheduler.domain.call import Accepted, CallProgress
 from scheduler.domain.evidence import Evidence, FaultKind, LookResult, RuleResult, SealState
 from scheduler.domain.explanation import Rule
 from scheduler.domain.refusals import NotFound
+from scheduler.persistence import evidence
 from scheduler.rules.tallies import Sent
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.evidence import CallEvidence
@@ -33,8 +34,8 @@ A_CALL = (
 @pytest.fixture
 def read(tenant: Tenant) -> Callable[[Attempt], Evidence]:
     """Read the evidence as an operator's command does."""
-    evidence = CallEvidence(tenant.context)
-    return lambda attempt: evidence.of_operator(attempt.id)
+    of_calls = CallEvidence(tenant.context)
+    return lambda attempt: of_calls.of_operator(attempt.id)
 
 
 def looked_at(tenant: Tenant) -> tuple[Attempt, dict[Any, Sent]]:
@@ -127,6 +128,27 @@ def test_rows_of_release_0_2_0_are_no_fault(tenant: Tenant, read: Callable[[Atte
     tenant.dial.record([(claims.claimed[0].attempt, Accepted(call_sid=a_sid()))])
     found = read(tenant.attempt(attempt.id))
     assert (found.seals.state, found.seals.faults, found.seals.unsealed) == (SealState.PARTLY_SEALED, (), (0,))
+
+
+@pytest.mark.parametrize(("most", "is_cut"), [(5, True), (6, False)])
+def test_long_history_is_cut_to_its_newest_entries(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], monkeypatch: pytest.MonkeyPatch, most: int, *, is_cut: bool
+) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    monkeypatch.setattr(evidence, "MOST_ENTRIES", most)
+    found = read(attempt)
+    assert (len(found.entries), found.entries[-1].number, found.is_cut) == (most, 5, is_cut)
+    state, unsealed = (SealState.PARTLY_SEALED, (1,)) if is_cut else (SealState.WHOLE, ())
+    assert (found.seals.state, found.seals.faults, found.seals.unsealed) == (state, (), unsealed)
+
+
+def test_change_in_a_cut_history_is_found(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    tenant.change("UPDATE attempt_history SET actor = 'a' WHERE attempt_id = :id AND epoch = 4", id=attempt.id)
+    monkeypatch.setattr(evidence, "MOST_ENTRIES", 4)
+    assert read(attempt).seals.state is SealState.BROKEN
 
 
 def test_several_events_of_one_transaction_are_sealed(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:

@@ -36,7 +36,8 @@ class CallEvidence:
     def _evidence(self, stores: Stores, attempt_id: UUID, reader: Principal | None) -> Evidence:
         now = self._now()
         attempt = access.require(stores.attempts.find(attempt_id), "callAttempt", attempt_id)
-        stored, history = stores.evidence.stored(attempt_id), stores.evidence.history(attempt_id)
+        stored, read = stores.evidence.stored(attempt_id), stores.evidence.history(attempt_id)
+        history = read.entries
         named = with_key_names(stores, [_happening(each) for each in history], attempt.company_id, reader)
         if reader is not None:
             named = tuple(replace(each, actor=seen_by_companies(each.actor)) for each in named)
@@ -50,13 +51,14 @@ class CallEvidence:
                 EvidenceEntry(number=each.number, happening=happening, is_sealed=each.seal is not None)
                 for each, happening in zip(history, named, strict=True)
             ),
+            is_cut=read.is_cut,
             seals=history_seals.check(
                 self._hasher.history_key(),
                 history,
                 last_number=stored.last_number,
                 closing_seal=stored.closing_seal,
                 schedule=stored.schedule,
-                is_purged=stored.created_at < now - retention.HISTORY,
+                is_purged=read.is_cut or stored.created_at < now - retention.HISTORY,
             ),
         )
 

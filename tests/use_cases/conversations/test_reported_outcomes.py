@@ -11,6 +11,7 @@ from scheduler.domain.command import (
     DeleteInterview,
     InvokeAttempt,
     ReportOutcome,
+    UpdateInterview,
 )
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.conversations import MOST_CALL_BACKS
@@ -136,6 +137,20 @@ def test_person_is_called_back_at_the_time_on_their_clock(voice: Tenant, perform
     assert (back.schedule.requested, back.chain_id) == (TOMORROW_AT_SIX, attempt.chain_id)
     assert (back.retry_number, back.call_backs) == (1, 1)
     assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
+
+
+def test_no_stored_answer_has_the_number_of_a_call_back(voice: Tenant, perform: Perform) -> None:
+    """The facts about a number stay in the row of the attempt."""
+    attempt = end(voice, answered(voice))
+    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    called_back = voice.attempt(attempt.id).call_back
+    assert called_back is not None
+    assert called_back.number is not None
+    command = perform(UpdateInterview(interview_id=attempt.interview_id, metadata={"a": "b"}))
+    [[answer]] = voice.ask("SELECT answer FROM inbox WHERE id = :id", id=command.id)
+    [stored] = [each for each in answer["snapshot"]["attempts"] if "call_back" in each]
+    assert "due_at" in stored["call_back"]
+    assert "number" not in stored["call_back"]
 
 
 @guards("call_backs")
