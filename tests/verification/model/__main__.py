@@ -1,4 +1,4 @@
-"""Spin checks the models of the dial protocol: they have no error, and each rule that a switch breaks is detected.
+"""Spin checks the models of calls: they have no error, and each rule that a switch breaks is detected.
 
 Run by `make model`. It prints a line per run, and exits 0 only if every run has the expected result.
 """
@@ -14,7 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.verification.model.arrows import ASKS_WHETHER_ALL_END, BATCH, DIAL, happenings, with_its_events_told
+from tests.verification.model.arrows import (
+    ASKS_WHETHER_ALL_END,
+    BATCH,
+    CONVERSATION,
+    DIAL,
+    happenings,
+    with_its_events_told,
+)
 
 SAFETY: Mapping[str, str] = {
     "CLAIMS_READ_THEN_WRITE": "a claim reads that the attempt is pending, and writes later",
@@ -50,12 +57,29 @@ BATCHES: Mapping[str, str] = {
     "RECORDS_TRUST_THE_EPOCH": "a record compares the epoch, and not the token",
     "A_FAILED_RECORD_SENDS_AGAIN": "the calls of a record that failed are sent again",
 }
-"""The rule that each switch of a model breaks. BATCHES are those of the model of batches."""
+CONVERSATIONS: Mapping[str, str] = {
+    "A_REPORT_DECIDES_AT_ONCE": "a report decides about the interview before its call has ended",
+    "A_REPORT_DECIDES_TWICE": "the end of a call with a report decides twice",
+    "A_SECOND_REPORT_COUNTS": "a second report replaces the first",
+    "THE_VERDICT_COUNTS_MORE": "the verdict of a machine counts more than a report",
+    "AN_END_WAITS_FOR_NO_VERDICT": "the end of an answered call counts as a person before its verdict",
+    "A_LATE_VERDICT_CHANGES_THE_END": "a verdict changes the end of a call whose report is awaited",
+    "LATE_NEWS_DECIDES": "a late or repeated callback ends the wait for a report",
+    "A_LATE_FAILURE_ENDS_THE_WAIT": "late proof decides while a newer call may be reported",
+    "A_LATE_PROOF_IS_FOLLOWED": "a call whose end is proven late is followed by another one",
+    "A_DELETED_INTERVIEW_GOES_ON": "a call follows in a deleted interview",
+    "AN_INVOKE_PASSES_THE_WAIT": "an invoke creates an attempt while a report is awaited",
+    "CLAIMS_PASS_COMMANDS": "an attempt is claimed before a report is applied",
+    "THE_WAIT_PASSES_COMMANDS": "the wait ends while a report that came in time is not applied",
+    "A_WAIT_NEVER_ENDS": "an interview waits forever for a report",
+}
+"""The rule that each switch of a model breaks. BATCHES and CONVERSATIONS are those of the other two models."""
 
 MISSING = "{} is missing. The model check needs spin and gcc: apt-get install spin gcc (Debian, Ubuntu)"
 _SMALL = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 1}
 _TWO_INTERVIEWS = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 0, "INTERVIEWS": 2}
 _SMALL_BATCHES = {"CLAIMS": 2, "ATTEMPTS": 3}
+_SMALL_CONVERSATIONS = {"ATTEMPTS": 2, "COMMANDS": 1}
 _SIZES_OF = {"VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS}
 """Sizes that broken rules need to be detected. Default: small."""
 _MEGABYTES = 1900
@@ -99,6 +123,7 @@ def all_runs() -> Iterator[Run]:
     events = happenings()
     yield Run(name=f"as it is: each of its {len(events)} events happens", must_happen=events)
     yield from _runs_of_batches()
+    yield from _runs_of_conversations()
     for switch, what in SAFETY.items():
         yield Run(name=f"broken: {what}", sizes=_SIZES_OF.get(switch, _SMALL), broken=switch)
     for switch, what in LIVENESS.items():
@@ -114,6 +139,19 @@ def _runs_of_batches() -> Iterator[Run]:
     yield Run(name="batches as they are: two faults, two cancellations", model=BATCH, sizes=sizes)
     for switch, what in BATCHES.items():
         yield Run(name=f"batches broken: {what}", model=BATCH, sizes=_SMALL_BATCHES, broken=switch)
+
+
+def _runs_of_conversations() -> Iterator[Run]:
+    events = happenings(CONVERSATION)
+    what = f"two attempts, and each of {len(events)} events happens"
+    yield Run(
+        name=f"conversations as they are: {what}",
+        model=CONVERSATION,
+        sizes=_SMALL_CONVERSATIONS,
+        must_happen=events,
+    )
+    for switch, what in CONVERSATIONS.items():
+        yield Run(name=f"conversations broken: {what}", model=CONVERSATION, sizes=_SMALL_CONVERSATIONS, broken=switch)
 
 
 def check(run: Run, *, is_long: bool = True) -> Found:

@@ -1,0 +1,550 @@
+/* Conversations: a call is answered, its outcome is reported, and its end, its verdict and other commands come in any
+ * order. No order leads to a second open attempt, a ring outside, two decisions about one call, or a lost follower.
+ *
+ * The model has one interview of a company that may report, and up to ATTEMPTS attempts of it. A voice server reports
+ * two outcomes for each call, which may differ. A client invokes the interview or deletes it, COMMANDS times. News of
+ * the carrier come in any order, or never. Settle polls, ends waits, gives calls up, and hears late proof.
+ *
+ * Events follow scheduler/lifecycle/state_machine.py, as in dial.pml, which has what happens between claim and POST:
+ * here a claimed call is placed in one step. Accepted commands wait in `inbox`, and are applied in their order.
+ *
+ * `make model` runs it; tests/verification/model/__main__.py has the sizes, and the rule that each -DNAME breaks.
+ */
+#ifndef ATTEMPTS
+#define ATTEMPTS 2 /* with followers and invokes; later ones are not created */
+#endif
+#ifndef COMMANDS
+#define COMMANDS 1
+#endif
+
+mtype:state = { NONE, PENDING, IN_PROGRESS, COMPLETED, FAILED, CANCELLED };
+mtype:reason = { NO_REASON, ANSWERED, VOICEMAIL, BUSY, OUTCOME_UNKNOWN, REPLACED, INTERVIEW_DELETED };
+mtype:status = { IS_SCHEDULED, IS_COMPLETED, IS_FAILED, IS_CANCELLED };
+mtype:outcome = { NO_OUTCOME, FINISHED, CALL_BACK };
+mtype:kind = { NO_KIND, REPORT_FINISHED, REPORT_CALL_BACK, INVOKE, DELETE_INTERVIEW };
+
+/* Progress of a call, for the carrier and as it was heard. */
+#define NOTHING 0
+#define RINGS 1
+#define TALKS 2
+#define OVER 3
+
+typedef Attempt {
+  mtype:state state = NONE;
+  mtype:reason reason = NO_REASON;
+  mtype:outcome outcome = NO_OUTCOME;
+  byte leg = NOTHING;
+  bool was_answered = false;
+  bool by_machine = false; /* what the verdict says, once the call was answered */
+  byte heard = NOTHING;
+  bool verdict = false; /* it was heard */
+  bool hung_up = false; /* its end was heard, and waits for the verdict */
+  bool awaited = false; /* its end is known, and its conversation may still report */
+  bool looked_for = false; /* it was given up and has a live leg */
+  /* Fields for the assertions only. */
+  bool was_given_up = false;
+  bool was_reported = false; /* a report was answered with success */
+  bool in_time = false; /* a report was accepted before the end of the wait */
+  bool was_invoked = false; /* it was replaced by an invoke, or the interview was deleted */
+  bool was_waited_for = false; /* the time for a verdict was over */
+  byte decided = 0;
+  byte booked = 0
+};
+
+Attempt at[ATTEMPTS + 1];
+byte made = 0;
+mtype:status status = IS_SCHEDULED;
+bool is_deleted = false;
+bool is_proven_late = false; /* late proof has completed the interview */
+chan inbox = [3] of { mtype:kind, byte };
+
+#define IS_OPEN(a) (at[a].state == PENDING || at[a].state == IN_PROGRESS)
+#define IS_LIVE(a) (at[a].leg == RINGS || at[a].leg == TALKS)
+#define HAS_OPEN (made > 0 && IS_OPEN(made)) /* earlier attempts are closed: see `created` */
+#define HAS_AWAITED (at[1].awaited || at[2].awaited || at[ATTEMPTS].awaited)
+
+/* ---- events of an attempt */
+
+#define TAKES(a, source, target, why) \
+  assert(at[a].state == source); at[a].state = target; at[a].reason = why
+
+/* At most one attempt is open, whoever creates the next. */
+inline created(a) {
+  for (other : 1 .. ATTEMPTS) { assert(!IS_OPEN(other)) };
+  other = 0;
+  assert(!is_deleted && status == IS_SCHEDULED);
+  TAKES(a, NONE, PENDING, NO_REASON)
+}
+
+inline claimed(a) { TAKES(a, PENDING, IN_PROGRESS, NO_REASON) }
+
+inline placed(a) { TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON) }
+
+inline progressed(a, rank) { TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON); at[a].heard = rank }
+
+inline verdict_heard(a) {
+  if
+  :: at[a].state == IN_PROGRESS -> TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON)
+  :: else -> TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN)
+  fi;
+  at[a].verdict = true
+}
+
+inline verdict_awaited(a) {
+  if
+  :: at[a].state == IN_PROGRESS -> TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON)
+  :: else -> TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN); at[a].looked_for = true
+  fi;
+  at[a].heard = OVER; at[a].hung_up = true
+}
+
+inline reported(a, what) {
+  if
+  :: at[a].state == IN_PROGRESS -> TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON)
+  :: else -> assert(at[a].awaited); TAKES(a, COMPLETED, COMPLETED, ANSWERED)
+  fi;
+  assert(at[a].outcome == NO_OUTCOME);
+  at[a].outcome = what; at[a].awaited = false; at[a].was_reported = true
+}
+
+inline outcome_awaited(a) { TAKES(a, COMPLETED, COMPLETED, ANSWERED); at[a].awaited = true }
+
+inline not_reported(a) {
+  TAKES(a, COMPLETED, COMPLETED, ANSWERED);
+  at[a].outcome = FINISHED; at[a].awaited = false
+}
+
+inline is_known(a, why) {
+  at[a].heard = OVER; at[a].hung_up = false; at[a].looked_for = false;
+  if :: why == ANSWERED -> at[a].booked++; assert(at[a].booked == 1) :: else -> skip fi
+}
+
+inline ended(a, why) {
+  if
+  :: why == ANSWERED -> TAKES(a, IN_PROGRESS, COMPLETED, ANSWERED)
+  :: why == VOICEMAIL -> TAKES(a, IN_PROGRESS, FAILED, VOICEMAIL)
+  :: why == BUSY -> TAKES(a, IN_PROGRESS, FAILED, BUSY)
+  fi;
+  is_known(a, why)
+}
+
+inline proof_missing(a) {
+  if
+  :: at[a].state == IN_PROGRESS -> TAKES(a, IN_PROGRESS, FAILED, OUTCOME_UNKNOWN)
+  :: else -> TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN)
+  fi;
+  at[a].looked_for = false; at[a].hung_up = false; at[a].was_given_up = true
+}
+
+inline leg_seen(a, rank) {
+  TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN); at[a].heard = rank; at[a].looked_for = true
+}
+
+inline proven(a, why) {
+  if
+  :: why == ANSWERED -> TAKES(a, FAILED, COMPLETED, ANSWERED)
+  :: why == VOICEMAIL -> TAKES(a, FAILED, FAILED, VOICEMAIL)
+  :: why == BUSY -> TAKES(a, FAILED, FAILED, BUSY)
+  fi;
+  is_known(a, why)
+}
+
+inline cancelled(a, why) {
+  if
+  :: why == REPLACED -> TAKES(a, PENDING, CANCELLED, REPLACED)
+  :: why == INTERVIEW_DELETED -> TAKES(a, PENDING, CANCELLED, INTERVIEW_DELETED)
+  fi
+}
+
+/* ---- effects of an end on the interview */
+
+#ifdef A_DELETED_INTERVIEW_GOES_ON
+#define MAY_GO_ON true
+#else
+#define MAY_GO_ON (!is_deleted && status == IS_SCHEDULED)
+#endif
+
+inline followed(a) {
+  assert(!at[a].was_given_up); /* a person decides about an unknown outcome, also after late proof */
+  if
+  :: MAY_GO_ON && made < ATTEMPTS -> made++; created(made)
+  :: else -> skip
+  fi
+}
+
+/* A follower, or another status of the interview. */
+inline decides(a) {
+  at[a].decided++;
+  assert(at[a].decided == 1); /* one call, one decision */
+  assert(!HAS_OPEN); /* so a report never finds another attempt */
+  if
+  :: at[a].reason == ANSWERED && at[a].outcome == CALL_BACK ->
+     followed(a);
+     /* The person is called back, unless the interview was deleted, or another call has completed it. */
+     assert(HAS_OPEN || made == ATTEMPTS || is_deleted || is_proven_late)
+  :: at[a].reason == VOICEMAIL || at[a].reason == BUSY -> followed(a)
+  :: else -> skip
+  fi;
+  if
+  :: status != IS_SCHEDULED || HAS_OPEN -> skip
+  :: else ->
+     if
+     :: at[a].reason == ANSWERED && at[a].outcome != CALL_BACK -> status = IS_COMPLETED
+     :: else -> status = IS_FAILED
+     fi
+  fi;
+  assert(at[a].reason != ANSWERED || at[a].outcome == CALL_BACK || status == IS_COMPLETED || is_deleted)
+}
+
+/* Late proof is followed by nothing. A pending attempt is cancelled, once the call is live or was answered. */
+#ifdef A_LATE_FAILURE_ENDS_THE_WAIT
+#define MAY_FAIL true
+#else
+#define MAY_FAIL (!HAS_AWAITED)
+#endif
+
+inline is_proven(a) {
+  if
+  :: (at[a].looked_for || (at[a].reason == ANSWERED && at[a].outcome != CALL_BACK)) && HAS_OPEN &&
+     at[made].state == PENDING -> cancelled(made, REPLACED)
+  :: else -> skip
+  fi;
+#ifdef A_LATE_PROOF_IS_FOLLOWED
+  if :: at[a].outcome == CALL_BACK && at[a].reason == ANSWERED -> followed(a) :: else -> skip fi;
+#endif
+  if
+  :: at[a].reason == ANSWERED && status != IS_CANCELLED && at[a].outcome != CALL_BACK ->
+     status = IS_COMPLETED; is_proven_late = true
+  :: else ->
+     if
+     :: status == IS_SCHEDULED && !HAS_OPEN && MAY_FAIL && !at[a].looked_for -> status = IS_FAILED
+     :: else -> skip
+     fi
+  fi
+}
+
+/* The report counts more than the verdict of a machine. */
+#ifdef THE_VERDICT_COUNTS_MORE
+#define COUNTS_AS_MACHINE(a) (at[a].verdict && at[a].by_machine)
+#else
+#define COUNTS_AS_MACHINE(a) (at[a].verdict && at[a].by_machine && at[a].outcome == NO_OUTCOME)
+#endif
+
+inline ends(a) {
+  if
+  :: at[a].was_answered && !COUNTS_AS_MACHINE(a) -> why = ANSWERED
+  :: at[a].was_answered && COUNTS_AS_MACHINE(a) -> why = VOICEMAIL
+  :: !at[a].was_answered -> why = BUSY
+  fi;
+  assert(why == ANSWERED || !at[a].was_reported);
+  assert(why != ANSWERED || at[a].verdict || at[a].outcome != NO_OUTCOME || at[a].was_waited_for);
+  if
+  :: at[a].state == IN_PROGRESS ->
+     ended(a, why);
+     if
+     :: why == ANSWERED && at[a].outcome == NO_OUTCOME && MAY_GO_ON -> outcome_awaited(a)
+#ifdef A_REPORT_DECIDES_TWICE
+     :: why == ANSWERED && at[a].outcome != NO_OUTCOME -> decides(a); decides(a)
+#endif
+     :: else -> decides(a)
+     fi
+  :: else -> proven(a, why); is_proven(a)
+  fi;
+  why = NO_REASON
+}
+
+/* ---- news of the carrier */
+
+#ifdef AN_END_WAITS_FOR_NO_VERDICT
+#define VERDICT_IS_OWED(a) false
+#else
+#define VERDICT_IS_OWED(a) (at[a].was_answered && !at[a].verdict && at[a].outcome == NO_OUTCOME)
+#endif
+
+/* Another attempt of the interview has the line: this would be an alarm, and the company pauses. */
+#define HAS_CALL (HAS_OPEN && at[made].state == IN_PROGRESS)
+
+/* A callback that comes late or again is no event. */
+inline is_no_news(a) {
+#ifdef LATE_NEWS_DECIDES
+  if
+  :: at[a].reason == ANSWERED && status == IS_SCHEDULED ->
+     if :: at[a].outcome == CALL_BACK -> status = IS_FAILED :: else -> status = IS_COMPLETED fi
+  :: else -> skip
+  fi
+#else
+  skip
+#endif
+}
+
+inline hears_progress(a, rank) {
+  if
+  :: at[a].hung_up -> skip
+  :: !at[a].hung_up && at[a].state == IN_PROGRESS && rank > at[a].heard -> progressed(a, rank)
+  :: !at[a].hung_up && at[a].reason == OUTCOME_UNKNOWN && (rank > at[a].heard || !at[a].looked_for) && !HAS_CALL ->
+     leg_seen(a, rank); is_proven(a)
+  :: else -> is_no_news(a)
+  fi
+}
+
+inline hears_end(a) {
+  if
+  :: at[a].hung_up && !VERDICT_IS_OWED(a) -> ends(a)
+  :: !at[a].hung_up && (at[a].state == IN_PROGRESS || (at[a].reason == OUTCOME_UNKNOWN && !HAS_CALL)) ->
+     if
+     :: VERDICT_IS_OWED(a) -> verdict_awaited(a)
+     :: else -> ends(a)
+     fi
+  :: else -> skip
+  fi
+}
+
+inline hears_verdict(a) {
+  if
+  :: at[a].hung_up -> verdict_heard(a); ends(a)
+  :: !at[a].hung_up && !at[a].verdict && at[a].heard >= TALKS && (at[a].state == IN_PROGRESS || at[a].looked_for) ->
+     verdict_heard(a)
+  :: !at[a].hung_up && !at[a].verdict && at[a].heard < TALKS && at[a].state == IN_PROGRESS ->
+     progressed(a, TALKS); at[a].verdict = true
+#ifdef A_LATE_VERDICT_CHANGES_THE_END
+  :: at[a].state == COMPLETED && at[a].awaited && at[a].by_machine -> ended(a, VOICEMAIL)
+#endif
+  :: else -> skip
+  fi
+}
+
+inline some_attempt(a) {
+  if
+  :: made > 0 && at[1].leg != NOTHING -> a = 1
+  :: made > 1 && at[2].leg != NOTHING -> a = 2
+#if ATTEMPTS > 2
+  :: made > 2 && at[3].leg != NOTHING -> a = 3
+#endif
+  fi
+}
+
+active proctype Hear() {
+  byte a = 0, other = 0;
+  mtype:reason why = NO_REASON;
+end_hear:
+  do
+  :: true -> break
+  :: atomic {
+       some_attempt(a);
+       if
+       :: hears_progress(a, RINGS)
+       :: at[a].was_answered -> hears_progress(a, TALKS)
+       :: at[a].was_answered -> hears_verdict(a)
+       :: at[a].leg == OVER -> hears_end(a)
+       fi;
+       a = 0
+     }
+  od
+}
+
+/* ---- dial and the phone */
+
+#ifdef CLAIMS_PASS_COMMANDS
+#define NONE_IS_WAITING true
+#else
+#define NONE_IS_WAITING empty(inbox)
+#endif
+
+#define NONE_IS_LOOKED_FOR (!at[1].looked_for && !at[2].looked_for && !at[ATTEMPTS].looked_for)
+
+active proctype Dialler() {
+  byte other = 0;
+end_dialler:
+  do
+  :: atomic {
+       made > 0 && at[made].state == PENDING && NONE_IS_WAITING && status == IS_SCHEDULED && NONE_IS_LOOKED_FOR ->
+       claimed(made);
+       assert(empty(inbox) && !is_deleted);
+       for (other : 1 .. ATTEMPTS) { assert(!IS_LIVE(other) || at[other].was_given_up) };
+       other = 0;
+       at[made].leg = RINGS;
+       if :: placed(made) :: skip fi /* the answer of the carrier may be lost */
+     }
+  od
+}
+
+active proctype Phone() {
+  byte a = 0;
+end_phone:
+  do
+  :: atomic {
+       if
+       :: IS_LIVE(1) -> a = 1
+       :: IS_LIVE(2) -> a = 2
+#if ATTEMPTS > 2
+       :: IS_LIVE(3) -> a = 3
+#endif
+       fi;
+       if
+       :: at[a].leg == RINGS ->
+          at[a].leg = TALKS; at[a].was_answered = true;
+          if :: at[a].by_machine = true :: at[a].by_machine = false fi
+       :: at[a].leg == RINGS -> at[a].leg = OVER
+       :: at[a].leg == TALKS -> at[a].leg = OVER
+       fi;
+       a = 0
+     }
+  od
+}
+
+/* ---- settle */
+
+#ifdef A_WAIT_NEVER_ENDS
+#define WAIT_IS_OVER(a) false
+#else
+#ifdef THE_WAIT_PASSES_COMMANDS
+#define WAIT_IS_OVER(a) at[a].awaited
+#else
+#define WAIT_IS_OVER(a) (at[a].awaited && empty(inbox))
+#endif
+#endif
+
+inline given_up(a) {
+  if
+  :: status == IS_SCHEDULED && !HAS_OPEN && !HAS_AWAITED -> status = IS_FAILED
+  :: else -> skip
+  fi
+}
+
+inline settles(a) {
+  if
+  :: WAIT_IS_OVER(a) -> not_reported(a); decides(a)
+     /* The time is over: the verdict counts as a person. Only then may a call without one end. */
+  :: at[a].hung_up -> at[a].was_waited_for = true; ends(a)
+  :: at[a].state == IN_PROGRESS && !at[a].hung_up && at[a].leg == OVER -> proof_missing(a); given_up(a)
+  :: at[a].looked_for && !at[a].hung_up && at[a].leg == OVER -> proof_missing(a); given_up(a)
+  fi
+}
+
+#define IS_TO_SETTLE(a) \
+  (WAIT_IS_OVER(a) || at[a].hung_up || ((at[a].state == IN_PROGRESS || at[a].looked_for) && at[a].leg == OVER))
+
+active proctype Settle() {
+  byte a = 0, other = 0;
+  mtype:reason why = NO_REASON;
+end_settle:
+  do
+  :: atomic {
+       if :: IS_TO_SETTLE(1) -> a = 1 :: IS_TO_SETTLE(2) -> a = 2 :: IS_TO_SETTLE(ATTEMPTS) -> a = ATTEMPTS fi;
+       if
+       :: at[a].leg == OVER && (at[a].state == IN_PROGRESS || at[a].looked_for) -> hears_end(a)
+       :: settles(a)
+       fi;
+       a = 0
+     }
+  od
+}
+
+/* ---- reports and other commands */
+
+inline accepted(what, a) { inbox ! what, a }
+
+/* A report of each outcome for each call, in any order, in the call or later. */
+active proctype VoiceServer() {
+  byte a = 0;
+end_voice:
+  do
+  :: true -> break
+  :: atomic {
+       nfull(inbox) && made > 0 && at[made].was_answered -> a = made;
+       if :: accepted(REPORT_FINISHED, a) :: accepted(REPORT_CALL_BACK, a) fi;
+       if :: at[a].awaited -> at[a].in_time = true :: else -> skip fi;
+       a = 0
+     }
+  od
+}
+
+#ifdef AN_INVOKE_PASSES_THE_WAIT
+#define IS_BUSY ((HAS_OPEN && at[made].state == IN_PROGRESS) || !NONE_IS_LOOKED_FOR)
+#else
+#define IS_BUSY ((HAS_OPEN && at[made].state == IN_PROGRESS) || !NONE_IS_LOOKED_FOR || HAS_AWAITED)
+#endif
+
+active proctype Caller() {
+  byte times = 0;
+  do
+  :: true -> break
+  :: times < COMMANDS && nfull(inbox) -> atomic {
+       times++;
+       if
+       :: !IS_BUSY -> accepted(INVOKE, 0)
+       :: accepted(DELETE_INTERVIEW, 0)
+       fi
+     }
+  od
+}
+
+#ifdef A_SECOND_REPORT_COUNTS
+#define IS_NEW(a) true
+#else
+#define IS_NEW(a) (at[a].outcome == NO_OUTCOME)
+#endif
+#define MAY_BE_REPORTED(a) \
+  (at[a].awaited || (at[a].state == IN_PROGRESS && (at[a].heard == TALKS || at[a].hung_up)))
+
+inline applies_report(a, what) {
+  if
+  :: IS_NEW(a) && MAY_BE_REPORTED(a) && !is_deleted ->
+     if
+     :: at[a].awaited -> reported(a, what); decides(a)
+     :: else ->
+        reported(a, what);
+#ifdef A_REPORT_DECIDES_AT_ONCE
+        decides(a)
+#else
+        skip
+#endif
+     fi
+  :: else -> assert(!at[a].in_time || at[a].was_reported || is_deleted) /* accepted in time, and refused */
+  fi
+}
+
+inline invokes() {
+  if
+  :: is_deleted || status == IS_COMPLETED || status == IS_CANCELLED || IS_BUSY || made == ATTEMPTS -> skip
+  :: else ->
+     if :: HAS_OPEN -> cancelled(made, REPLACED) :: else -> skip fi;
+     status = IS_SCHEDULED; made++; created(made)
+  fi
+}
+
+inline deletes() {
+  if :: HAS_OPEN && at[made].state == PENDING -> cancelled(made, INTERVIEW_DELETED) :: else -> skip fi;
+  if :: status == IS_SCHEDULED -> status = IS_CANCELLED :: else -> skip fi;
+  is_deleted = true
+}
+
+active proctype Apply() {
+  byte a = 0, other = 0;
+  mtype:kind what = NO_KIND;
+  atomic { made = 1; created(1) };
+end_apply:
+  do
+  :: atomic {
+       inbox ? what, a ->
+       if
+       :: what == REPORT_FINISHED -> applies_report(a, FINISHED)
+       :: what == REPORT_CALL_BACK -> applies_report(a, CALL_BACK)
+       :: what == INVOKE -> invokes()
+       :: what == DELETE_INTERVIEW -> deletes()
+       fi;
+       what = NO_KIND; a = 0
+     }
+  od
+}
+
+/* When nothing else can happen, no interview waits for a call that never comes, and no call for a decision. */
+#define IS_STUCK(a) (at[a].state == IN_PROGRESS || at[a].awaited || at[a].hung_up)
+
+active proctype Judge() {
+end_judge:
+  timeout;
+  assert(!IS_STUCK(1) && !IS_STUCK(2) && !IS_STUCK(ATTEMPTS));
+  assert(status != IS_SCHEDULED || made == ATTEMPTS);
+  assert(status == IS_SCHEDULED || !HAS_OPEN)
+}
