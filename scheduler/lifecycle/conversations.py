@@ -89,7 +89,8 @@ def cause_of_retry(ended: Attempt) -> Reason | None:
 
     That is an answered call without a reason for one, and any call after which the number is not called again.
     """
-    pass
+    if ended.outcome in REFUSALS:  # guard: refused_retry
+        return None
     if ended.reason is Reason.ANSWERED:
         return None if ended.outcome is None else _RETRIED_LIKE.get(ended.outcome)
     return ended.reason
