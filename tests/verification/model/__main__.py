@@ -72,6 +72,7 @@ CONVERSATIONS: Mapping[str, str] = {
     "CLAIMS_PASS_COMMANDS": "an attempt is claimed before a report is applied",
     "THE_WAIT_PASSES_COMMANDS": "the wait ends while a report that came in time is not applied",
     "A_WAIT_NEVER_ENDS": "an interview waits forever for a report",
+    "A_LAST_LOOK_FORGETS_REPORTS": "a call rings after an earlier conversation has reported an opt-out",
 }
 """The rule that each switch of a model breaks. BATCHES and CONVERSATIONS are those of the other two models."""
 
@@ -80,7 +81,8 @@ _SMALL = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 1}
 _TWO_INTERVIEWS = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 0, "INTERVIEWS": 2}
 _SMALL_BATCHES = {"CLAIMS": 2, "ATTEMPTS": 3}
 _SMALL_CONVERSATIONS = {"ATTEMPTS": 2, "COMMANDS": 1}
-_SIZES_OF = {"VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS}
+_OPT_OUTS = {**_SMALL_CONVERSATIONS, "OPT_OUTS": 1}
+_SIZES_OF = {"VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS, "A_LAST_LOOK_FORGETS_REPORTS": _OPT_OUTS}
 """Sizes that broken rules need to be detected. Default: small."""
 _MEGABYTES = 1900
 _AT_ONCE = 2
@@ -150,8 +152,10 @@ def _runs_of_conversations() -> Iterator[Run]:
         sizes=_SMALL_CONVERSATIONS,
         must_happen=events,
     )
+    yield Run(name="conversations as they are: people opt out", model=CONVERSATION, sizes=_OPT_OUTS, must_happen=events)
     for switch, what in CONVERSATIONS.items():
-        yield Run(name=f"conversations broken: {what}", model=CONVERSATION, sizes=_SMALL_CONVERSATIONS, broken=switch)
+        sizes = _SIZES_OF.get(switch, _SMALL_CONVERSATIONS)
+        yield Run(name=f"conversations broken: {what}", model=CONVERSATION, sizes=sizes, broken=switch)
 
 
 def check(run: Run, *, is_long: bool = True) -> Found:

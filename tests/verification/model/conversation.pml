@@ -1,9 +1,11 @@
 /* Conversations: a call is answered, its outcome is reported, and its end, its verdict and other commands come in any
- * order. No order leads to a second open attempt, a ring outside, two decisions about one call, or a lost follower.
+ * order. No order leads to a second open attempt, a ring outside, two decisions about one call, a lost follower, or a
+ * ring after the person has opted out.
  *
  * The model has one interview of a company that may report, and up to ATTEMPTS attempts of it. A voice server reports
- * two outcomes for each call, which may differ. A client invokes the interview or deletes it, COMMANDS times. News of
- * the carrier come in any order, or never. Settle polls, ends waits, gives calls up, and hears late proof.
+ * two outcomes of each call, which differ: CALL_BACK, and FINISHED or (with OPT_OUTS) OPTED_OUT. A client invokes the
+ * interview or deletes it, COMMANDS times. News of the carrier come in any order, or never. Settle polls, ends waits,
+ * gives calls up, and hears late proof.
  *
  * Events follow scheduler/lifecycle/state_machine.py, as in dial.pml, which has what happens between claim and POST:
  * here a claimed call is placed in one step. Accepted commands wait in `inbox`, and are applied in their order.
@@ -20,8 +22,8 @@
 mtype:state = { NONE, PENDING, IN_PROGRESS, COMPLETED, FAILED, CANCELLED };
 mtype:reason = { NO_REASON, ANSWERED, VOICEMAIL, BUSY, OUTCOME_UNKNOWN, REPLACED, INTERVIEW_DELETED };
 mtype:status = { IS_SCHEDULED, IS_COMPLETED, IS_FAILED, IS_CANCELLED };
-mtype:outcome = { NO_OUTCOME, FINISHED, CALL_BACK };
-mtype:kind = { NO_KIND, REPORT_FINISHED, REPORT_CALL_BACK, INVOKE, DELETE_INTERVIEW };
+mtype:outcome = { NO_OUTCOME, FINISHED, CALL_BACK, OPTED_OUT };
+mtype:kind = { NO_KIND, REPORT_FINISHED, REPORT_CALL_BACK, REPORT_OPTED_OUT, INVOKE, DELETE_INTERVIEW };
 
 /* Progress of a call, for the carrier and as it was heard. */
 #define NOTHING 0
@@ -61,6 +63,7 @@ chan inbox = [3] of { mtype:kind, byte };
 #define IS_OPEN(a) (at[a].state == PENDING || at[a].state == IN_PROGRESS)
 #define IS_LIVE(a) (at[a].leg == RINGS || at[a].leg == TALKS)
 #define HAS_OPEN (made > 0 && IS_OPEN(made)) /* earlier attempts are closed: see `created` */
+#define HAS_OPTED_OUT (at[1].outcome == OPTED_OUT || at[2].outcome == OPTED_OUT || at[ATTEMPTS].outcome == OPTED_OUT)
 #define HAS_AWAITED (at[1].awaited || at[2].awaited || at[ATTEMPTS].awaited)
 
 /* ---- events of an attempt */
@@ -189,11 +192,14 @@ inline decides(a) {
   :: status != IS_SCHEDULED || HAS_OPEN -> skip
   :: else ->
      if
-     :: at[a].reason == ANSWERED && at[a].outcome != CALL_BACK -> status = IS_COMPLETED
+     :: at[a].reason == ANSWERED && at[a].outcome == FINISHED -> status = IS_COMPLETED
+     :: at[a].reason == ANSWERED && at[a].outcome == OPTED_OUT -> status = IS_CANCELLED
      :: else -> status = IS_FAILED
      fi
   fi;
-  assert(at[a].reason != ANSWERED || at[a].outcome == CALL_BACK || status == IS_COMPLETED || is_deleted)
+  assert(at[a].reason != ANSWERED || at[a].outcome != FINISHED || status == IS_COMPLETED || is_deleted ||
+         HAS_OPTED_OUT);
+  assert(at[a].reason != ANSWERED || at[a].outcome != OPTED_OUT || status == IS_CANCELLED || is_proven_late)
 }
 
 /* Late proof is followed by nothing. A pending attempt is cancelled, once the call is live or was answered. */
@@ -214,7 +220,12 @@ inline is_proven(a) {
 #endif
   if
   :: at[a].reason == ANSWERED && status != IS_CANCELLED && at[a].outcome != CALL_BACK ->
-     status = IS_COMPLETED; is_proven_late = true
+     is_proven_late = true;
+     if
+     :: at[a].outcome != OPTED_OUT -> status = IS_COMPLETED
+     :: at[a].outcome == OPTED_OUT && status != IS_COMPLETED -> status = IS_CANCELLED
+     :: else -> skip
+     fi
   :: else ->
      if
      :: status == IS_SCHEDULED && !HAS_OPEN && MAY_FAIL && !at[a].looked_for -> status = IS_FAILED
@@ -350,6 +361,13 @@ end_hear:
 #define NONE_IS_WAITING empty(inbox)
 #endif
 
+/* The last look: the report of an earlier call, also of one whose end is unknown, holds every later attempt. */
+#ifdef A_LAST_LOOK_FORGETS_REPORTS
+#define IS_HELD false
+#else
+#define IS_HELD HAS_OPTED_OUT
+#endif
+
 #define NONE_IS_LOOKED_FOR (!at[1].looked_for && !at[2].looked_for && !at[ATTEMPTS].looked_for)
 
 active proctype Dialler() {
@@ -357,9 +375,10 @@ active proctype Dialler() {
 end_dialler:
   do
   :: atomic {
-       made > 0 && at[made].state == PENDING && NONE_IS_WAITING && status == IS_SCHEDULED && NONE_IS_LOOKED_FOR ->
+       made > 0 && at[made].state == PENDING && NONE_IS_WAITING && status == IS_SCHEDULED && NONE_IS_LOOKED_FOR &&
+       !IS_HELD ->
        claimed(made);
-       assert(empty(inbox) && !is_deleted);
+       assert(empty(inbox) && !is_deleted && !HAS_OPTED_OUT);
        for (other : 1 .. ATTEMPTS) { assert(!IS_LIVE(other) || at[other].was_given_up) };
        other = 0;
        at[made].leg = RINGS;
@@ -444,7 +463,13 @@ end_settle:
 
 inline accepted(what, a) { inbox ! what, a }
 
-/* A report of each outcome for each call, in any order, in the call or later. */
+#ifdef OPT_OUTS
+#define REPORT_OTHER REPORT_OPTED_OUT
+#else
+#define REPORT_OTHER REPORT_FINISHED
+#endif
+
+/* A report of each of two outcomes for each call, in any order, in the call or later. */
 active proctype VoiceServer() {
   byte a = 0;
 end_voice:
@@ -452,7 +477,7 @@ end_voice:
   :: true -> break
   :: atomic {
        nfull(inbox) && made > 0 && at[made].was_answered -> a = made;
-       if :: accepted(REPORT_FINISHED, a) :: accepted(REPORT_CALL_BACK, a) fi;
+       if :: accepted(REPORT_OTHER, a) :: accepted(REPORT_CALL_BACK, a) fi;
        if :: at[a].awaited -> at[a].in_time = true :: else -> skip fi;
        a = 0
      }
@@ -530,6 +555,7 @@ end_apply:
        if
        :: what == REPORT_FINISHED -> applies_report(a, FINISHED)
        :: what == REPORT_CALL_BACK -> applies_report(a, CALL_BACK)
+       :: what == REPORT_OPTED_OUT -> applies_report(a, OPTED_OUT)
        :: what == INVOKE -> invokes()
        :: what == DELETE_INTERVIEW -> deletes()
        fi;
@@ -545,6 +571,6 @@ active proctype Judge() {
 end_judge:
   timeout;
   assert(!IS_STUCK(1) && !IS_STUCK(2) && !IS_STUCK(ATTEMPTS));
-  assert(status != IS_SCHEDULED || made == ATTEMPTS);
+  assert(status != IS_SCHEDULED || made == ATTEMPTS || HAS_OPTED_OUT);
   assert(status == IS_SCHEDULED || !HAS_OPEN)
 }
