@@ -49,7 +49,9 @@ async def get_conversation(request: Request, principal: VoiceServer, token: Call
     description="During an answered call, or within two minutes of its end. A call without a report in time counts as"
     " FINISHED. After CALL_BACK the next attempt is due at `callBackAt`, which is checked like `scheduledAt` and uses"
     " up no retry. SCREENED, HUNG_UP_EARLY and TECHNICAL are retried by `retryPolicy`, with the delays of VOICEMAIL,"
-    " NO_ANSWER and CARRIER_ERROR. The same report again returns the first response. An ATS key sends no `companyId`.",
+    " NO_ANSWER and CARRIER_ERROR. The same report again returns the first response. OPTED_OUT and"
+    " WRONG_PERSON are accepted while the token is valid, also after another outcome, VOICEMAIL, INSTRUCTIONS_FAILED or"
+    " OUTCOME_UNKNOWN: they block the number and cancel a pending attempt to it. An ATS key sends no `companyId`.",
     responses=command_answers(
         HTTPStatus.OK,
         OutcomeAnswer,

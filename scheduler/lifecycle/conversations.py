@@ -16,7 +16,7 @@ from scheduler.domain.refusals import (
 from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
-from scheduler.lifecycle.state_machine import is_awaited
+from scheduler.lifecycle.state_machine import MAY_HAVE_BEEN_ANSWERED, REFUSALS, is_awaited
 
 MOST_CALL_BACKS = 3
 """Calls of a chain that follow from a time that the person named."""
@@ -29,12 +29,15 @@ def is_new_report(attempt: Attempt, outcome: ConversationOutcome, call_back_at: 
     """Return False if the same was reported before.
 
     A call whose wait for a report is over, or that needed none, is finished. Raises OutcomeReported with the first
-    outcome; CallNotAnswered; TooManyCallBacks.
+    outcome; CallNotAnswered; TooManyCallBacks. A refusal of the number is always new: a person who asks for no further
+    calls is not called again, whatever was reported or known before.
     """
     first = _first_report(attempt)
+    if first == (outcome, call_back_at):
+        return False
+    if _is_refusal(attempt, outcome):  # guard: lasting_refusal
+        return True
     if first is not None:
-        if (outcome, call_back_at) == first:
-            return False
         raise OutcomeReported(outcome=first[0].value, callBackAt=first[1])
     if not is_awaited(attempt) and (
         attempt.state is not AttemptState.IN_PROGRESS or not _was_answered(attempt)  # guard: report_before_answer
@@ -43,6 +46,18 @@ def is_new_report(attempt: Attempt, outcome: ConversationOutcome, call_back_at: 
     if outcome is ConversationOutcome.CALL_BACK and attempt.call_backs >= MOST_CALL_BACKS:  # guard: call_backs
         raise TooManyCallBacks(limit=MOST_CALL_BACKS)
     return True
+
+
+def _is_refusal(attempt: Attempt, outcome: ConversationOutcome) -> bool:
+    """Return whether this is a refusal of the number by a call that was answered, or may have been.
+
+    WRONG_PERSON does not replace OPTED_OUT, which blocks more.
+    """
+    if outcome not in REFUSALS or attempt.outcome is ConversationOutcome.OPTED_OUT:  # guard: stronger_refusal
+        return False
+    if attempt.state is AttemptState.IN_PROGRESS:
+        return _was_answered(attempt)
+    return attempt.reason is Reason.ANSWERED or attempt.reason in MAY_HAVE_BEEN_ANSWERED
 
 
 def _was_answered(attempt: Attempt) -> bool:
@@ -70,7 +85,12 @@ _RETRIED_LIKE = {
 
 
 def cause_of_retry(ended: Attempt) -> Reason | None:
-    """Find the reason by which `retryPolicy` plans the retry of an attempt. None for an answered call without one."""
+    """Find the reason by which `retryPolicy` plans the retry of an attempt. None if it has no retry.
+
+    That is an answered call without a reason for one, and any call after which the number is not called again.
+    """
+    if ended.outcome in REFUSALS:  # guard: refused_retry
+        return None
     if ended.reason is Reason.ANSWERED:
         return None if ended.outcome is None else _RETRIED_LIKE.get(ended.outcome)
     return ended.reason
@@ -97,6 +117,11 @@ def is_unfinished(ended: Attempt) -> bool:
     if ended.reason is Reason.ANSWERED:
         return status_of_answered(ended) is InterviewStatus.FAILED
     return ended.state is AttemptState.FAILED
+
+
+def calls_back(ended: Attempt) -> bool:
+    """Return whether the person has named a time for the next call."""
+    return ended.reason is Reason.ANSWERED and ended.outcome is ConversationOutcome.CALL_BACK
 
 
 def next_call_back(

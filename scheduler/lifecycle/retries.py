@@ -168,19 +168,28 @@ def status_after(status: InterviewStatus, attempt: Attempt, *, goes_on: bool) ->
     """Decide the stored status after `attempt` has changed. `goes_on`: another attempt is pending (a retry or invoke).
 
     A cancelled interview stays cancelled when its last call ends. Late proof of an earlier attempt's failure does not
-    change a completed interview.
+    change a completed interview. A failed one goes on if its last call is proven late and the person named a time.
     """
     if status is InterviewStatus.CANCELLED:
         return status
     after = status_of_answered(attempt) if attempt.reason is Reason.ANSWERED else _AFTER.get(attempt.state, status)
-    if after is not InterviewStatus.COMPLETED and (goes_on or status is InterviewStatus.COMPLETED):
+    if status is InterviewStatus.COMPLETED:
         return status
-    return after
+    return InterviewStatus.SCHEDULED if goes_on and after is not InterviewStatus.COMPLETED else after
 
 
 def may_go_on(interview: Interview) -> bool:
     """Return whether an automatic retry is allowed."""
     return interview.status is InterviewStatus.SCHEDULED and interview.deleted_at is None
+
+
+def may_call_back(interview: Interview) -> bool:
+    """Return whether the person may be called at the time that they named.
+
+    The interview failed if the end of their call was lost. It goes on when that call is proven, unless it was deleted.
+    """
+    is_open = interview.status in {InterviewStatus.SCHEDULED, InterviewStatus.FAILED}
+    return is_open and interview.deleted_at is None
 
 
 def with_status(interview: Interview, status: InterviewStatus, now: datetime) -> Interview:

@@ -46,6 +46,12 @@ ENDS: dict[Reason, AttemptState] = {
 """The end state of every reason."""
 
 
+MAY_HAVE_BEEN_ANSWERED = (Reason.VOICEMAIL, Reason.INSTRUCTIONS_FAILED, Reason.OUTCOME_UNKNOWN)
+"""Reasons of failed attempts whose calls may have reached a person."""
+REFUSALS = frozenset({ConversationOutcome.OPTED_OUT, ConversationOutcome.WRONG_PERSON})
+"""Outcomes after which the number is not called again. They are noted whatever is known of the call."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arrow:
     """One transition of an attempt. `source` is None for its creation. `reason` is the one after the transition."""
@@ -94,6 +100,7 @@ ARROWS: tuple[Arrow, ...] = (
     _arrow(events.Decided, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
     *(_arrow(events.Deleted, state, state, reason) for reason, state in ENDS.items()),
     _arrow(events.Reported, _IN_PROGRESS, _IN_PROGRESS),
+    *(_arrow(events.Reported, _FAILED, _FAILED, reason) for reason in MAY_HAVE_BEEN_ANSWERED),
     *(
         _arrow(each, _COMPLETED, _COMPLETED, Reason.ANSWERED)
         for each in (events.Reported, events.OutcomeAwaited, events.NotReported)
@@ -115,7 +122,7 @@ def arrow_of(attempt: Attempt | None, event: Event) -> Arrow:
     """Find the arrow of `event` from the attempt's state; `attempt` is None for its creation.
 
     Raises NoSuchArrow. The only arrow out of an end state is late proof, and only for an unknown outcome. If a call
-    that was found late disappears again, the outcome is unknown as before.
+    that was found late disappears again, the outcome is unknown as before. A refusal of the number is always noted.
     """
     state = attempt.state if attempt else None
     arrow = _BY_CAUSE.get((event.name, state, _reason_after(attempt, event)))
@@ -138,7 +145,9 @@ def _may_come_late(attempt: Attempt, event: Event) -> bool:
             return is_to_decide(attempt) and not has_live_leg(attempt)
         case events.HangUpWanted():
             return has_live_leg(attempt)
-        case events.Reported() | events.NotReported():
+        case events.Reported():
+            return is_awaited(attempt) or event.outcome in REFUSALS
+        case events.NotReported():
             return is_awaited(attempt)
         case events.OutcomeAwaited():
             return attempt.reason is Reason.ANSWERED and attempt.outcome is None

@@ -175,6 +175,24 @@ def test_call_back_is_reported_shown_and_answered_the_same_again(
     assert reported["by"].startswith("key:")
 
 
+@does("F9-3")
+def test_person_opts_out_of_a_call_that_counts_as_voicemail(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    attempt = answered(tenant)
+    tenant.take(tenant.attempt(attempt.id), Ended(reason=Reason.VOICEMAIL, ended_at=tenant.now()))
+    first = data(report(intake, attempt, outcome="OPTED_OUT"))
+    assert data(report(intake, attempt, outcome="OPTED_OUT")) == first
+    shown = data(intake.get(call_of(attempt).interview))["callAttempts"][0]
+    assert (shown["status"], shown["reasonCode"], shown["outcome"]) == ("FAILED", "VOICEMAIL", "OPTED_OUT")
+    refused(report(intake, attempt, outcome="WRONG_PERSON"), 409, "OUTCOME_REPORTED")
+
+
+@does_not("F9-3")
+def test_verdict_of_a_machine_is_only_overruled_by_a_refusal(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    attempt = answered(tenant)
+    tenant.take(tenant.attempt(attempt.id), Ended(reason=Reason.VOICEMAIL, ended_at=tenant.now()))
+    refused(report(intake, attempt, outcome="FINISHED"), 409, "CALL_NOT_ANSWERED")
+
+
 @does_not("F9-3")
 def test_closed_time_is_refused_with_the_next_open_one(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     attempt = answered(tenant)

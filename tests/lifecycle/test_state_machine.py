@@ -25,6 +25,8 @@ from scheduler.lifecycle.state_machine import (
     ARROWS,
     CALL_ENDS,
     ENDS,
+    MAY_HAVE_BEEN_ANSWERED,
+    REFUSALS,
     Arrow,
     NoSuchArrow,
     arrow_of,
@@ -78,7 +80,7 @@ def one_of_each() -> Iterator[Event]:
         events.LegSeen(call_sid="CA1", rank=CallProgress.RINGING, look_at=LATER),
         events.Decided(decision=Decision.RANG, reason="a test"),
         events.Deleted(),
-        events.Reported(outcome=ConversationOutcome.FINISHED),
+        events.Reported(outcome=ConversationOutcome.OPTED_OUT),
         events.OutcomeAwaited(until=LATER),
         events.NotReported(),
     )
@@ -137,6 +139,12 @@ CONTRACT = {
     ("decided", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("reported", "IN_PROGRESS"): {("IN_PROGRESS", None)},
     ("reported", "COMPLETED"): {("COMPLETED", "ANSWERED")},
+    # A refusal of the number is noted after any call that may have reached a person.
+    ("reported", "FAILED"): {
+        ("FAILED", "VOICEMAIL"),
+        ("FAILED", "INSTRUCTIONS_FAILED"),
+        ("FAILED", "OUTCOME_UNKNOWN"),
+    },
     ("outcome_awaited", "COMPLETED"): {("COMPLETED", "ANSWERED")},
     ("not_reported", "COMPLETED"): {("COMPLETED", "ANSWERED")},
 }
@@ -176,13 +184,13 @@ def test_the_database_has_the_same_arrows(postgres_url: str) -> None:
 
 def allowed(state: AttemptState | None, reason: Reason | None, event: Event) -> Arrow | None:
     """Find the arrow of an event from a state in the list itself."""
-    deleted = isinstance(event, events.Deleted)
-    if state is AttemptState.FAILED and reason is not Reason.OUTCOME_UNKNOWN and not deleted:
+    keeps = isinstance(event, events.Deleted | events.Reported)
+    if state is AttemptState.FAILED and reason is not Reason.OUTCOME_UNKNOWN and not keeps:
         return None
-    if reason is Reason.TEST and not deleted:
+    if reason is Reason.TEST and not isinstance(event, events.Deleted):
         return None
     # The reason of a decision is an operator's text.
-    wanted = reason if deleted else None if isinstance(event, events.Decided) else getattr(event, "reason", None)
+    wanted = reason if keeps else None if isinstance(event, events.Decided) else getattr(event, "reason", None)
     found = [
         arrow
         for arrow in ARROWS
@@ -406,3 +414,12 @@ def test_the_database_refuses(connection: psycopg.Connection[object], second: di
     insert_attempt(connection, {**first, "id": UUID(int=8)})
     with pytest.raises(psycopg.errors.UniqueViolation, match=index):
         insert_attempt(connection, second)
+
+
+@pytest.mark.parametrize("outcome", sorted(set(ConversationOutcome) - REFUSALS))
+@pytest.mark.parametrize("reason", [*MAY_HAVE_BEEN_ANSWERED, Reason.ANSWERED])
+def test_only_a_refusal_is_reported_after_the_wait(reason: Reason, outcome: ConversationOutcome) -> None:
+    ended = replace(an_attempt(ENDS[reason], reason), outcome_until=None)
+    assert evolve(ended, events.Reported(outcome=ConversationOutcome.OPTED_OUT), LATER).reason is reason
+    with pytest.raises(NoSuchArrow):
+        evolve(ended, events.Reported(outcome=outcome), LATER)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from scheduler.domain import attempt as events
-from scheduler.domain.attempt import Attempt, AttemptState, Event, HangUpCause, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Event, HangUpCause, Reason
 from scheduler.domain.call import CallNews, CallProgress, Schedule
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Rule
@@ -18,7 +18,7 @@ from scheduler.lifecycle.breaker import NUMBER_BLOCKED
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
-from scheduler.lifecycle.state_machine import has_live_leg, is_busy, is_over
+from scheduler.lifecycle.state_machine import REFUSALS, has_live_leg, is_busy, is_over
 from scheduler.logs import log
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
@@ -109,6 +109,14 @@ class _Change:
     def is_reported(self) -> bool:
         """Return True if the outcome of an answered call that has ended was reported."""
         return self._has(events.Reported) and is_over(self.attempt)
+
+    def refuses_number(self) -> bool:
+        """Return True if it was reported after the call that its number is not to be called again."""
+        return self.is_reported() and self.attempt.outcome in REFUSALS
+
+    def proves_call_back(self) -> bool:
+        """Return True if it is proven late that a call was answered whose person has named another time."""
+        return self._has(events.Proven) and conversations.calls_back(self.attempt)
 
     def is_live_or_proven(self) -> bool:
         return self._has(events.LegSeen, events.Proven)
@@ -332,6 +340,15 @@ class Effects:
         if successor is not None and successor.state is AttemptState.PENDING:
             change.batch.save(successor, events.Cancelled(reason=Reason.REPLACED), change.actor, change.now)
 
+    def _cancel_refused(self, change: _Change) -> None:
+        """Cancel the interview's pending attempt to a number that is not to be called again."""
+        pending, attempt = change.batch.lock_open(change.attempt.interview_id), change.attempt
+        if pending is None or pending.state is not AttemptState.PENDING:
+            return
+        # After WRONG_PERSON the candidate may be called at another number.
+        if attempt.outcome is ConversationOutcome.OPTED_OUT or pending.number_hash == attempt.number_hash:
+            change.batch.save(pending, events.Cancelled(reason=Reason.REPLACED), change.actor, change.now)
+
     def _settle_interview(self, change: _Change) -> None:
         """Create the automatic retry if one follows, and set the interview's status.
 
@@ -340,9 +357,11 @@ class Effects:
         if self._is_awaited(change):
             return
         interview, attempt = change.interview, change.attempt
-        retried = change.is_reported() or (
-            not is_over(change.before)
-            and all(each.cause_is_known for each in change.events if isinstance(each, events.Ended))
+        has_ended = not is_over(change.before) and all(
+            each.cause_is_known for each in change.events if isinstance(each, events.Ended)
+        )
+        retried = (
+            has_ended or change.is_reported() or change.proves_call_back()  # guard: late_call_back
         )
         goes_on = retried and self._followers.add(change.batch, attempt, change.actor, change.now)
         if not goes_on and conversations.is_unfinished(attempt):
@@ -375,6 +394,7 @@ class Effects:
         (_Change.is_ended, _count_for_caller),
         (_Change.is_answered, _book),
         (_Change.is_live_or_proven, _cancel_successor),  # guard: successor
+        (_Change.refuses_number, _cancel_refused),  # guard: refused_number
         (_Change.is_finished, _settle_interview),
     )
     """What follows from a change, in this order. Each row sees what the rows before it saved."""

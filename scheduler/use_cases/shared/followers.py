@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 
-from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import Schedule, ScheduleWarning
 from scheduler.domain.interview import Interview
 from scheduler.hashing import Hasher
@@ -21,10 +21,11 @@ class Followers:
     def add(self, batch: Batch, ended: Attempt, actor: str, now: datetime) -> bool:
         """Create the attempt that follows `ended`. Return False if none follows."""
         interview = batch.interviews[ended.interview_id]
-        calls_back = ended.reason is Reason.ANSWERED and ended.outcome is ConversationOutcome.CALL_BACK
+        calls_back = conversations.calls_back(ended)
         if not (calls_back or retries.is_retried(conversations.cause_of_retry(ended))):
             return False
-        if not retries.may_go_on(interview) or not batch.has_company(interview.id):
+        may_go_on = retries.may_call_back(interview) if calls_back else retries.may_go_on(interview)
+        if not may_go_on or not batch.has_company(interview.id):
             return False
         if ended.reason is Reason.ANSWERED and batch.has_open(interview.id):  # guard: one_follows
             return True

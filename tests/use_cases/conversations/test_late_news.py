@@ -17,7 +17,7 @@ from tests.support.builders import (
     a_placed_attempt,
     an_attempt_of_unknown_outcome,
 )
-from tests.use_cases.conftest import Perform, answered, apply_news, end
+from tests.use_cases.conftest import Perform, answered, apply_news, change_now, end
 from tests.use_cases.conversations.conftest import (
     CALL_BACK,
     SCREENED,
@@ -166,3 +166,51 @@ def test_notified_failure_of_a_reported_call_is_noted(voice: Tenant, perform: Pe
     apply_news(voice, attempt, CallStatus.COMPLETED, instructions_failed=True)
     ended = voice.attempt(attempt.id)
     assert (ended.reason, ended.instructions_failed) == (Reason.ANSWERED, True)
+
+
+# ---- the end of a call back is lost
+
+
+def lose_the_end(tenant: Tenant, perform: Perform) -> Attempt:
+    """The person names a time during the call, whose end no news reports."""
+    attempt = answered(tenant)
+    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    attempt = tenant.take(tenant.attempt(attempt.id), ProofMissing())
+    assert (follower(tenant, attempt), tenant.interview_status(attempt)) == (None, InterviewStatus.FAILED)
+    return attempt
+
+
+@guards("late_call_back")
+def test_named_time_is_kept_when_its_call_is_proven_late(voice: Tenant, perform: Perform) -> None:
+    attempt = lose_the_end(voice, perform)
+    end(voice, attempt)
+    back = follower(voice, attempt)
+    assert back is not None
+    assert (back.state, back.due_at.isoformat()) == (AttemptState.PENDING, "2026-04-03T16:00:00+00:00")
+    assert (back.chain_id, back.call_backs) == (attempt.chain_id, 1)
+    assert (voice.interview_status(attempt), booked(voice, attempt)) == (InterviewStatus.SCHEDULED, 1)
+    end(voice, attempt)
+    assert follower(voice, attempt) == back, "the proof comes again"
+
+
+def test_proof_that_the_call_failed_plans_no_call_back(voice: Tenant, perform: Perform) -> None:
+    attempt = lose_the_end(voice, perform)
+    apply_news(voice, attempt, CallStatus.BUSY)
+    assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, InterviewStatus.FAILED)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE interviews SET status = 'CANCELLED', finished_at = :at",
+        "UPDATE interviews SET status = 'COMPLETED', finished_at = :at",
+        "UPDATE interviews SET deleted_at = :at",
+        "UPDATE candidates SET gdpr_expiry_date = '2026-04-02'",
+    ],
+)
+def test_late_proof_plans_no_impossible_call_back(voice: Tenant, perform: Perform, change: str) -> None:
+    attempt = lose_the_end(voice, perform)
+    change_now(voice, change)
+    before = voice.interview_status(attempt)
+    end(voice, attempt)
+    assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, before)

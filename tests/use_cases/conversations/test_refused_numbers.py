@@ -1,11 +1,22 @@
 """Numbers that are not called again, because a conversation said so."""
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, ProofMissing
+from scheduler.domain.attempt import (
+    Attempt,
+    AttemptState,
+    ConversationOutcome,
+    LegSeen,
+    NotReported,
+    Progressed,
+    ProofMissing,
+    Reason,
+)
+from scheduler.domain.call import AnsweredBy, CallProgress, CallStatus
 from scheduler.domain.command import (
     InvokeAttempt,
 )
@@ -19,10 +30,18 @@ from tests.support.builders import (
     Tenant,
     a_number,
     a_pending_attempt,
+    a_placed_attempt,
+    a_sid,
+    an_attempt_of_unknown_outcome,
 )
 from tests.use_cases.conftest import Perform, answered, end
 from tests.use_cases.conversations.conftest import (
+    CALL_BACK,
+    FINISHED,
+    SCREENED,
+    TOMORROW_AT_SIX,
     booked,
+    code,
     follower,
     report,
 )
@@ -163,3 +182,148 @@ def test_upgrade_page_lists_calls_that_0_2_0_would_place(
     page = (ROOT / "docs/how-to/upgrade.md").read_text(encoding="utf-8")
     [query] = re.findall(r"```sql\n(.*?);\n", page, re.DOTALL)
     assert [row.id for row in voice.ask(query)] == ([pending.id] if is_listed else [])
+
+
+# ---- reports that come late, second or against the carrier's verdict
+
+
+def after_a_verdict(tenant: Tenant) -> Attempt:
+    """The carrier took the person for a machine, so a retry is planned."""
+    attempt = tenant.take(
+        a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED, answered_by=AnsweredBy.MACHINE)
+    )
+    return end(tenant, attempt)
+
+
+def after_failed_instructions(tenant: Tenant) -> Attempt:
+    attempt = tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED, instructions_failed=True))
+    return end(tenant, attempt)
+
+
+def of_unknown_end(tenant: Tenant) -> Attempt:
+    return tenant.take(answered(tenant), ProofMissing())
+
+
+def found_late(tenant: Tenant) -> Attempt:
+    lost = an_attempt_of_unknown_outcome(tenant)
+    return tenant.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=tenant.now()))
+
+
+def after_the_wait(tenant: Tenant) -> Attempt:
+    return tenant.take(end(tenant, answered(tenant)), NotReported())
+
+
+def after_a_cancellation(tenant: Tenant) -> Attempt:
+    attempt = answered(tenant)
+    tenant.change("UPDATE interviews SET status = 'CANCELLED', finished_at = :now", now=tenant.now())
+    return end(tenant, attempt)
+
+
+LATE = [after_a_verdict, after_failed_instructions, of_unknown_end, found_late, after_the_wait, after_a_cancellation]
+
+
+@guards("lasting_refusal")
+@pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
+@pytest.mark.parametrize("situation", LATE)
+def test_refusal_is_noted_whatever_the_call_became(
+    voice: Tenant,
+    perform: Perform,
+    explain: Explain,
+    situation: Callable[[Tenant], Attempt],
+    outcome: ConversationOutcome,
+) -> None:
+    attempt = situation(voice)
+    before = booked(voice, attempt)
+    assert report(perform, attempt, outcome) is None
+    reported = voice.attempt(attempt.id)
+    assert (reported.state, reported.reason, reported.outcome) == (attempt.state, attempt.reason, outcome)
+    assert report(perform, attempt, outcome) is None, "the same again"
+    assert voice.history(attempt.id).count("reported") == 1
+    assert booked(voice, attempt) == before
+    other = another_interview(voice, attempt)
+    assert (Rule.OPTED_OUT if outcome is OPTED_OUT else Rule.WRONG_NUMBER) in blocked_by(explain, other)
+    assert all(each.state is not AttemptState.PENDING for each in voice.attempts(attempt.interview_id))
+
+
+@guards("refused_number", "refused_retry")
+@pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
+@pytest.mark.parametrize("situation", [after_a_verdict, after_failed_instructions])
+def test_refusal_cancels_the_planned_retry(
+    voice: Tenant, perform: Perform, situation: Callable[[Tenant], Attempt], outcome: ConversationOutcome
+) -> None:
+    attempt = situation(voice)
+    retry = follower(voice, attempt)
+    assert retry is not None
+    assert report(perform, attempt, outcome) is None
+    cancelled = follower(voice, attempt)
+    assert cancelled is not None
+    assert (cancelled.id, cancelled.state, cancelled.reason) == (retry.id, AttemptState.CANCELLED, Reason.REPLACED)
+    assert voice.interview_status(attempt) is InterviewStatus.FAILED
+
+
+@pytest.mark.parametrize("outcome", [FINISHED, SCREENED, ConversationOutcome.TECHNICAL])
+@pytest.mark.parametrize("situation", [after_a_verdict, of_unknown_end, found_late])
+def test_no_other_outcome_overrules_what_is_known(
+    voice: Tenant, perform: Perform, situation: Callable[[Tenant], Attempt], outcome: ConversationOutcome
+) -> None:
+    attempt = situation(voice)
+    retry = follower(voice, attempt)
+    assert code(report(perform, attempt, outcome)) == "CALL_NOT_ANSWERED"
+    assert (voice.attempt(attempt.id), follower(voice, attempt)) == (attempt, retry)
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+@pytest.mark.parametrize(("first", "at"), [(CALL_BACK, TOMORROW_AT_SIX), (FINISHED, None), (WRONG_PERSON, None)])
+def test_person_may_opt_out_after_another_report(
+    voice: Tenant, perform: Perform, first: ConversationOutcome, at: str | None, *, is_live: bool
+) -> None:
+    attempt = answered(voice)
+    assert report(perform, attempt, first, at) is None
+    attempt = attempt if is_live else end(voice, attempt)
+    assert report(perform, attempt, OPTED_OUT) is None
+    attempt = end(voice, attempt) if is_live else voice.attempt(attempt.id)
+    assert (attempt.outcome, attempt.call_back, booked(voice, attempt)) == (OPTED_OUT, None, 1)
+    assert all(each.state is not AttemptState.PENDING for each in voice.attempts(attempt.interview_id))
+    kept = {FINISHED: InterviewStatus.COMPLETED, WRONG_PERSON: InterviewStatus.CANCELLED}
+    status = InterviewStatus.CANCELLED if is_live else kept.get(first, InterviewStatus.CANCELLED)
+    assert voice.interview_status(attempt) is status
+    assert code(report(perform, attempt, first, at)) == "OUTCOME_REPORTED"
+
+
+@guards("stronger_refusal")
+def test_wrong_person_does_not_replace_an_opt_out(voice: Tenant, perform: Perform) -> None:
+    attempt = answered(voice)
+    assert report(perform, attempt, OPTED_OUT) is None
+    assert code(report(perform, attempt, WRONG_PERSON)) == "OUTCOME_REPORTED"
+    assert voice.attempt(attempt.id).outcome is OPTED_OUT
+
+
+@pytest.mark.parametrize("status", [CallStatus.BUSY, CallStatus.NO_ANSWER])
+def test_call_that_reached_no_person_refuses_no_number(voice: Tenant, perform: Perform, status: CallStatus) -> None:
+    attempt = end(voice, a_placed_attempt(voice), status)
+    assert code(report(perform, attempt, OPTED_OUT)) == "CALL_NOT_ANSWERED"
+    assert code(report(perform, a_placed_attempt(voice), OPTED_OUT)) == "CALL_NOT_ANSWERED"
+    retry = follower(voice, attempt)
+    assert retry is not None
+    assert retry.state is AttemptState.PENDING
+
+
+def test_wrong_person_keeps_a_call_to_another_number(voice: Tenant, perform: Perform) -> None:
+    attempt = after_a_verdict(voice)
+    retry = follower(voice, attempt)
+    assert retry is not None
+    voice.change("UPDATE attempts SET number_hash = :hash WHERE id = :id", hash=b"another", id=retry.id)
+    assert report(perform, attempt, WRONG_PERSON) is None
+    kept = voice.attempt(retry.id)
+    assert (kept.state, voice.interview_status(attempt)) == (AttemptState.PENDING, InterviewStatus.SCHEDULED)
+
+
+@pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
+def test_late_end_of_a_refusing_call_is_followed_by_nothing(
+    voice: Tenant, perform: Perform, outcome: ConversationOutcome
+) -> None:
+    attempt = found_late(voice)
+    assert report(perform, attempt, outcome) is None
+    proven = end(voice, attempt)
+    assert (proven.reason, proven.outcome, booked(voice, attempt)) == (Reason.ANSWERED, outcome, 1)
+    assert follower(voice, attempt) is None

@@ -52,5 +52,6 @@ ARROWS = (
     ("cause_awaited", "IN_PROGRESS", "IN_PROGRESS", ""),
     *((event, "FAILED", "FAILED", reason) for event in ("proven", "deleted") for reason in _CALL_ENDS),
     ("reported", "IN_PROGRESS", "IN_PROGRESS", ""),
+    *(("reported", "FAILED", "FAILED", reason) for reason in ("VOICEMAIL", "INSTRUCTIONS_FAILED", "OUTCOME_UNKNOWN")),
     *((event, "COMPLETED", "COMPLETED", "ANSWERED") for event in ("reported", "outcome_awaited", "not_reported")),
 )
