@@ -66,7 +66,13 @@ CONVERSATIONS: Mapping[str, str] = {
     "A_LATE_VERDICT_CHANGES_THE_END": "a verdict changes the end of a call whose report is awaited",
     "LATE_NEWS_DECIDES": "a late or repeated callback ends the wait for a report",
     "A_LATE_FAILURE_ENDS_THE_WAIT": "late proof decides while a newer call may be reported",
-    "A_LATE_PROOF_IS_FOLLOWED": "a call whose end is proven late is followed by another one",
+    "A_FALLBACK_COUNTS_MORE": "a request for other instructions counts more than a report",
+    "A_LATE_PROOF_IS_FOLLOWED": "a call whose end is proven late is retried",
+    "A_LATE_CALL_BACK_IS_LOST": "a person who named a time is not called, because the end of the call was lost",
+    "A_LATE_CALL_BACK_REOPENS_ANY": "a time that a person named reopens an interview that is completed or cancelled",
+    "A_LATE_REFUSAL_IS_REFUSED": "an opt-out is not accepted after another report, a verdict or a lost end",
+    "A_LATE_REFUSAL_LEAVES_THE_RETRY": "a retry stays pending after a late opt-out",
+    "A_REFUSED_CALL_IS_RETRIED": "a late opt-out is followed by another retry",
     "A_DELETED_INTERVIEW_GOES_ON": "a call follows in a deleted interview",
     "AN_INVOKE_PASSES_THE_WAIT": "an invoke creates an attempt while a report is awaited",
     "CLAIMS_PASS_COMMANDS": "an attempt is claimed before a report is applied",
@@ -82,7 +88,16 @@ _TWO_INTERVIEWS = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 0, "INTERVIEWS": 2}
 _SMALL_BATCHES = {"CLAIMS": 2, "ATTEMPTS": 3}
 _SMALL_CONVERSATIONS = {"ATTEMPTS": 2, "COMMANDS": 1}
 _OPT_OUTS = {**_SMALL_CONVERSATIONS, "OPT_OUTS": 1}
-_SIZES_OF = {"VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS, "A_LAST_LOOK_FORGETS_REPORTS": _OPT_OUTS}
+_TECHNICALS = {**_SMALL_CONVERSATIONS, "TECHNICALS": 1}
+_OF_OPT_OUTS = (
+    *("A_LAST_LOOK_FORGETS_REPORTS", "A_REFUSED_CALL_IS_RETRIED"),
+    *("A_LATE_REFUSAL_IS_REFUSED", "A_LATE_REFUSAL_LEAVES_THE_RETRY"),
+)
+_SIZES_OF = {
+    "VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS,
+    "A_LATE_PROOF_IS_FOLLOWED": _TECHNICALS,
+    **dict.fromkeys(_OF_OPT_OUTS, _OPT_OUTS),
+}
 """Sizes that broken rules need to be detected. Default: small."""
 _MEGABYTES = 1900
 _AT_ONCE = 2
@@ -152,10 +167,11 @@ def _runs_of_conversations() -> Iterator[Run]:
         sizes=_SMALL_CONVERSATIONS,
         must_happen=events,
     )
-    yield Run(name="conversations as they are: people opt out", model=CONVERSATION, sizes=_OPT_OUTS, must_happen=events)
+    for name, sizes in (("people opt out", _OPT_OUTS), ("conversations fail", _TECHNICALS)):
+        yield Run(name=f"conversations as they are: {name}", model=CONVERSATION, sizes=sizes, must_happen=events)
     for switch, what in CONVERSATIONS.items():
-        sizes = _SIZES_OF.get(switch, _SMALL_CONVERSATIONS)
-        yield Run(name=f"conversations broken: {what}", model=CONVERSATION, sizes=sizes, broken=switch)
+        needed = _SIZES_OF.get(switch, _SMALL_CONVERSATIONS)
+        yield Run(name=f"conversations broken: {what}", model=CONVERSATION, sizes=needed, broken=switch)
 
 
 def check(run: Run, *, is_long: bool = True) -> Found:

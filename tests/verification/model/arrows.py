@@ -10,7 +10,10 @@ CONVERSATION = DIAL.with_name("conversation.pml")
 _INLINE_OR_ARROW = re.compile(r"^inline (\w+)\(|TAKES\(a, ([A-Z]\w+), ([A-Z]\w+), ([A-Z]\w+)\)", re.MULTILINE)
 _SITUATION = re.compile(r"^inline (\w+)\(\) \{ skip \}$", re.MULTILINE)
 _SWITCH = re.compile(r"^#ifn?def (\w+)$", re.MULTILINE)
-SIZES = {"CLAIMS", "DEATHS", "COMMANDS", "INTERVIEWS", "ATTEMPTS", "FAULTS", "CANCELS", "BLOCKS", "OPT_OUTS"}
+SIZES = {
+    *("CLAIMS", "DEATHS", "COMMANDS", "INTERVIEWS", "ATTEMPTS", "FAULTS", "CANCELS", "BLOCKS"),
+    *("OPT_OUTS", "TECHNICALS"),
+}
 ASKS_WHETHER_ALL_END = "LIVENESS"
 
 

@@ -1,10 +1,10 @@
-/* Conversations: a call is answered, its outcome is reported, and its end, its verdict and other commands come in any
- * order. No order leads to a second open attempt, a ring outside, two decisions about one call, a lost follower, or a
- * ring after the person has opted out.
+/* Conversations: a call is answered, its outcome is reported, and its end, its verdict, a request for other instructions
+ * and other commands come in any order. No order leads to a second open attempt, a ring outside, two decisions about one
+ * call, a lost follower, or a ring after the person has opted out.
  *
  * The model has one interview of a company that may report, and up to ATTEMPTS attempts of it. A voice server reports
- * two outcomes of each call, which differ: CALL_BACK, and FINISHED or (with OPT_OUTS) OPTED_OUT. A client invokes the
- * interview or deletes it, COMMANDS times. News of the carrier come in any order, or never. Settle polls, ends waits,
+ * two outcomes of each call, which differ: CALL_BACK, and FINISHED or (with OPT_OUTS) OPTED_OUT or (with TECHNICALS)
+ * TECHNICAL. An opt-out may come late. A client invokes the interview or deletes it, COMMANDS times. News of the carrier come in any order, or never. Settle polls, ends waits,
  * gives calls up, and hears late proof.
  *
  * Events follow scheduler/lifecycle/state_machine.py, as in dial.pml, which has what happens between claim and POST:
@@ -20,10 +20,14 @@
 #endif
 
 mtype:state = { NONE, PENDING, IN_PROGRESS, COMPLETED, FAILED, CANCELLED };
-mtype:reason = { NO_REASON, ANSWERED, VOICEMAIL, BUSY, OUTCOME_UNKNOWN, REPLACED, INTERVIEW_DELETED };
+mtype:reason = {
+  NO_REASON, ANSWERED, VOICEMAIL, INSTRUCTIONS_FAILED, BUSY, OUTCOME_UNKNOWN, REPLACED, INTERVIEW_DELETED
+};
 mtype:status = { IS_SCHEDULED, IS_COMPLETED, IS_FAILED, IS_CANCELLED };
-mtype:outcome = { NO_OUTCOME, FINISHED, CALL_BACK, OPTED_OUT };
-mtype:kind = { NO_KIND, REPORT_FINISHED, REPORT_CALL_BACK, REPORT_OPTED_OUT, INVOKE, DELETE_INTERVIEW };
+mtype:outcome = { NO_OUTCOME, FINISHED, CALL_BACK, OPTED_OUT, TECHNICAL };
+mtype:kind = {
+  NO_KIND, REPORT_FINISHED, REPORT_CALL_BACK, REPORT_OPTED_OUT, REPORT_TECHNICAL, INVOKE, DELETE_INTERVIEW
+};
 
 /* Progress of a call, for the carrier and as it was heard. */
 #define NOTHING 0
@@ -40,6 +44,7 @@ typedef Attempt {
   bool by_machine = false; /* what the verdict says, once the call was answered */
   byte heard = NOTHING;
   bool verdict = false; /* it was heard */
+  bool failed = false; /* it was heard that the voice server gave no instructions */
   bool hung_up = false; /* its end was heard, and waits for the verdict */
   bool awaited = false; /* its end is known, and its conversation may still report */
   bool looked_for = false; /* it was given up and has a live leg */
@@ -104,9 +109,12 @@ inline verdict_awaited(a) {
 inline reported(a, what) {
   if
   :: at[a].state == IN_PROGRESS -> TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON)
-  :: else -> assert(at[a].awaited); TAKES(a, COMPLETED, COMPLETED, ANSWERED)
+  :: at[a].reason == VOICEMAIL -> assert(what == OPTED_OUT); TAKES(a, FAILED, FAILED, VOICEMAIL)
+  :: at[a].reason == INSTRUCTIONS_FAILED -> assert(what == OPTED_OUT); TAKES(a, FAILED, FAILED, INSTRUCTIONS_FAILED)
+  :: at[a].reason == OUTCOME_UNKNOWN -> assert(what == OPTED_OUT); TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN)
+  :: else -> assert(at[a].awaited || what == OPTED_OUT); TAKES(a, COMPLETED, COMPLETED, ANSWERED)
   fi;
-  assert(at[a].outcome == NO_OUTCOME);
+  assert(at[a].outcome == NO_OUTCOME || what == OPTED_OUT);
   at[a].outcome = what; at[a].awaited = false; at[a].was_reported = true
 }
 
@@ -126,6 +134,7 @@ inline ended(a, why) {
   if
   :: why == ANSWERED -> TAKES(a, IN_PROGRESS, COMPLETED, ANSWERED)
   :: why == VOICEMAIL -> TAKES(a, IN_PROGRESS, FAILED, VOICEMAIL)
+  :: why == INSTRUCTIONS_FAILED -> TAKES(a, IN_PROGRESS, FAILED, INSTRUCTIONS_FAILED)
   :: why == BUSY -> TAKES(a, IN_PROGRESS, FAILED, BUSY)
   fi;
   is_known(a, why)
@@ -147,6 +156,7 @@ inline proven(a, why) {
   if
   :: why == ANSWERED -> TAKES(a, FAILED, COMPLETED, ANSWERED)
   :: why == VOICEMAIL -> TAKES(a, FAILED, FAILED, VOICEMAIL)
+  :: why == INSTRUCTIONS_FAILED -> TAKES(a, FAILED, FAILED, INSTRUCTIONS_FAILED)
   :: why == BUSY -> TAKES(a, FAILED, FAILED, BUSY)
   fi;
   is_known(a, why)
@@ -167,6 +177,22 @@ inline cancelled(a, why) {
 #define MAY_GO_ON (!is_deleted && status == IS_SCHEDULED)
 #endif
 
+/* The interview of a call whose end was lost is FAILED. It goes on at the time that the person named. */
+#ifdef A_LATE_CALL_BACK_REOPENS_ANY
+#define MAY_CALL_BACK true
+#else
+#define MAY_CALL_BACK (!is_deleted && (status == IS_SCHEDULED || status == IS_FAILED))
+#endif
+
+inline called_back(a) {
+  if
+  :: MAY_CALL_BACK && !HAS_OPEN && !HAS_AWAITED && made < ATTEMPTS ->
+     if :: status == IS_FAILED -> status = IS_SCHEDULED :: else -> skip fi;
+     made++; created(made)
+  :: else -> skip
+  fi
+}
+
 inline followed(a) {
   assert(!at[a].was_given_up); /* a person decides about an unknown outcome, also after late proof */
   if
@@ -182,10 +208,11 @@ inline decides(a) {
   assert(!HAS_OPEN); /* so a report never finds another attempt */
   if
   :: at[a].reason == ANSWERED && at[a].outcome == CALL_BACK ->
-     followed(a);
-     /* The person is called back, unless the interview was deleted, or another call has completed it. */
-     assert(HAS_OPEN || made == ATTEMPTS || is_deleted || is_proven_late)
-  :: at[a].reason == VOICEMAIL || at[a].reason == BUSY -> followed(a)
+     called_back(a);
+     /* Unless the interview was deleted, another call has completed it, or the person has opted out. */
+     assert(HAS_OPEN || made == ATTEMPTS || is_deleted || is_proven_late || HAS_OPTED_OUT)
+  :: at[a].reason == ANSWERED && at[a].outcome == TECHNICAL -> followed(a)
+  :: at[a].reason != ANSWERED -> followed(a)
   :: else -> skip
   fi;
   if
@@ -202,24 +229,33 @@ inline decides(a) {
   assert(at[a].reason != ANSWERED || at[a].outcome != OPTED_OUT || status == IS_CANCELLED || is_proven_late)
 }
 
-/* Late proof is followed by nothing. A pending attempt is cancelled, once the call is live or was answered. */
+/* Late proof is followed by nothing but a call at a named time. A pending attempt is cancelled, once the call is live or
+ * was answered, unless its conversation asked for another one. */
+#define IS_UNFINISHED(a) (at[a].reason != ANSWERED || at[a].outcome == CALL_BACK || at[a].outcome == TECHNICAL)
+
 #ifdef A_LATE_FAILURE_ENDS_THE_WAIT
 #define MAY_FAIL true
 #else
 #define MAY_FAIL (!HAS_AWAITED)
 #endif
 
+inline cancels_successor() {
+  if :: HAS_OPEN && at[made].state == PENDING -> cancelled(made, REPLACED) :: else -> skip fi
+}
+
 inline is_proven(a) {
+  if :: !IS_UNFINISHED(a) -> cancels_successor() :: else -> skip fi;
   if
-  :: (at[a].looked_for || (at[a].reason == ANSWERED && at[a].outcome != CALL_BACK)) && HAS_OPEN &&
-     at[made].state == PENDING -> cancelled(made, REPLACED)
+#ifdef A_LATE_PROOF_IS_FOLLOWED
+  :: at[a].reason == ANSWERED && at[a].outcome == TECHNICAL -> followed(a)
+#endif
+#ifndef A_LATE_CALL_BACK_IS_LOST
+  :: at[a].reason == ANSWERED && at[a].outcome == CALL_BACK -> called_back(a)
+#endif
   :: else -> skip
   fi;
-#ifdef A_LATE_PROOF_IS_FOLLOWED
-  if :: at[a].outcome == CALL_BACK && at[a].reason == ANSWERED -> followed(a) :: else -> skip fi;
-#endif
   if
-  :: at[a].reason == ANSWERED && status != IS_CANCELLED && at[a].outcome != CALL_BACK ->
+  :: !IS_UNFINISHED(a) && status != IS_CANCELLED ->
      is_proven_late = true;
      if
      :: at[a].outcome != OPTED_OUT -> status = IS_COMPLETED
@@ -228,26 +264,54 @@ inline is_proven(a) {
      fi
   :: else ->
      if
-     :: status == IS_SCHEDULED && !HAS_OPEN && MAY_FAIL && !at[a].looked_for -> status = IS_FAILED
+     :: status == IS_SCHEDULED && !HAS_OPEN && MAY_FAIL -> status = IS_FAILED
+     :: else -> skip
+     fi
+  fi;
+  assert(at[a].reason != ANSWERED || at[a].outcome != CALL_BACK || status != IS_FAILED || made == ATTEMPTS)
+}
+
+/* An opt-out that is reported after the call: a pending attempt is cancelled, and none follows. */
+inline refuses(a) {
+#ifndef A_LATE_REFUSAL_LEAVES_THE_RETRY
+  cancels_successor();
+#endif
+#ifdef A_REFUSED_CALL_IS_RETRIED
+  if :: at[a].reason == VOICEMAIL && !HAS_OPEN && !at[a].was_given_up -> followed(a) :: else -> skip fi;
+#endif
+  assert(!HAS_OPEN || at[made].state == IN_PROGRESS);
+  if
+  :: status == IS_CANCELLED || status == IS_COMPLETED || at[a].looked_for -> skip
+  :: else ->
+     if
+     :: at[a].reason == ANSWERED -> status = IS_CANCELLED
+     :: at[a].reason != ANSWERED && !HAS_OPEN && !HAS_AWAITED -> status = IS_FAILED
      :: else -> skip
      fi
   fi
 }
 
-/* The report counts more than the verdict of a machine. */
+/* The report counts more than the verdict of a machine, and more than a request for other instructions, unless the
+ * conversation itself has reported TECHNICAL. */
 #ifdef THE_VERDICT_COUNTS_MORE
 #define COUNTS_AS_MACHINE(a) (at[a].verdict && at[a].by_machine)
 #else
 #define COUNTS_AS_MACHINE(a) (at[a].verdict && at[a].by_machine && at[a].outcome == NO_OUTCOME)
 #endif
+#ifdef A_FALLBACK_COUNTS_MORE
+#define LACKED_INSTRUCTIONS(a) at[a].failed
+#else
+#define LACKED_INSTRUCTIONS(a) (at[a].failed && (at[a].outcome == NO_OUTCOME || at[a].outcome == TECHNICAL))
+#endif
 
 inline ends(a) {
   if
-  :: at[a].was_answered && !COUNTS_AS_MACHINE(a) -> why = ANSWERED
-  :: at[a].was_answered && COUNTS_AS_MACHINE(a) -> why = VOICEMAIL
+  :: at[a].was_answered && LACKED_INSTRUCTIONS(a) -> why = INSTRUCTIONS_FAILED
+  :: at[a].was_answered && !LACKED_INSTRUCTIONS(a) && !COUNTS_AS_MACHINE(a) -> why = ANSWERED
+  :: at[a].was_answered && !LACKED_INSTRUCTIONS(a) && COUNTS_AS_MACHINE(a) -> why = VOICEMAIL
   :: !at[a].was_answered -> why = BUSY
   fi;
-  assert(why == ANSWERED || !at[a].was_reported);
+  assert(why == ANSWERED || !at[a].was_reported || at[a].outcome == TECHNICAL);
   assert(why != ANSWERED || at[a].verdict || at[a].outcome != NO_OUTCOME || at[a].was_waited_for);
   if
   :: at[a].state == IN_PROGRESS ->
@@ -264,12 +328,16 @@ inline ends(a) {
   why = NO_REASON
 }
 
+inline ends_if_it_is_over(a) { /* one copy of `ends` in each process */
+  if :: ending -> ending = false; ends(a) :: else -> skip fi
+}
+
 /* ---- news of the carrier */
 
 #ifdef AN_END_WAITS_FOR_NO_VERDICT
 #define VERDICT_IS_OWED(a) false
 #else
-#define VERDICT_IS_OWED(a) (at[a].was_answered && !at[a].verdict && at[a].outcome == NO_OUTCOME)
+#define VERDICT_IS_OWED(a) (at[a].was_answered && !at[a].verdict && !at[a].failed && at[a].outcome == NO_OUTCOME)
 #endif
 
 /* Another attempt of the interview has the line: this would be an alarm, and the company pauses. */
@@ -293,18 +361,18 @@ inline hears_progress(a, rank) {
   :: at[a].hung_up -> skip
   :: !at[a].hung_up && at[a].state == IN_PROGRESS && rank > at[a].heard -> progressed(a, rank)
   :: !at[a].hung_up && at[a].reason == OUTCOME_UNKNOWN && (rank > at[a].heard || !at[a].looked_for) && !HAS_CALL ->
-     leg_seen(a, rank); is_proven(a)
+     leg_seen(a, rank); cancels_successor()
   :: else -> is_no_news(a)
   fi
 }
 
 inline hears_end(a) {
   if
-  :: at[a].hung_up && !VERDICT_IS_OWED(a) -> ends(a)
+  :: at[a].hung_up && !VERDICT_IS_OWED(a) -> ending = true
   :: !at[a].hung_up && (at[a].state == IN_PROGRESS || (at[a].reason == OUTCOME_UNKNOWN && !HAS_CALL)) ->
      if
      :: VERDICT_IS_OWED(a) -> verdict_awaited(a)
-     :: else -> ends(a)
+     :: else -> ending = true
      fi
   :: else -> skip
   fi
@@ -312,7 +380,7 @@ inline hears_end(a) {
 
 inline hears_verdict(a) {
   if
-  :: at[a].hung_up -> verdict_heard(a); ends(a)
+  :: at[a].hung_up -> verdict_heard(a); ending = true
   :: !at[a].hung_up && !at[a].verdict && at[a].heard >= TALKS && (at[a].state == IN_PROGRESS || at[a].looked_for) ->
      verdict_heard(a)
   :: !at[a].hung_up && !at[a].verdict && at[a].heard < TALKS && at[a].state == IN_PROGRESS ->
@@ -321,6 +389,18 @@ inline hears_verdict(a) {
   :: at[a].state == COMPLETED && at[a].awaited && at[a].by_machine -> ended(a, VOICEMAIL)
 #endif
   :: else -> skip
+  fi
+}
+
+/* The carrier requests other instructions, because the voice server gave none. */
+inline hears_fallback(a) {
+  if
+  :: at[a].failed -> skip
+  :: !at[a].failed && at[a].hung_up -> at[a].failed = true; ending = true
+  :: !at[a].failed && !at[a].hung_up && at[a].state == IN_PROGRESS -> at[a].failed = true; progressed(a, TALKS)
+  :: !at[a].failed && !at[a].hung_up && at[a].reason == OUTCOME_UNKNOWN && !HAS_CALL ->
+     at[a].failed = true; leg_seen(a, TALKS); cancels_successor()
+  :: else -> is_no_news(a)
   fi
 }
 
@@ -336,6 +416,7 @@ inline some_attempt(a) {
 
 active proctype Hear() {
   byte a = 0, other = 0;
+  bool ending = false;
   mtype:reason why = NO_REASON;
 end_hear:
   do
@@ -346,8 +427,10 @@ end_hear:
        :: hears_progress(a, RINGS)
        :: at[a].was_answered -> hears_progress(a, TALKS)
        :: at[a].was_answered -> hears_verdict(a)
+       :: at[a].was_answered -> hears_fallback(a)
        :: at[a].leg == OVER -> hears_end(a)
        fi;
+       ends_if_it_is_over(a);
        a = 0
      }
   od
@@ -434,7 +517,7 @@ inline settles(a) {
   if
   :: WAIT_IS_OVER(a) -> not_reported(a); decides(a)
      /* The time is over: the verdict counts as a person. Only then may a call without one end. */
-  :: at[a].hung_up -> at[a].was_waited_for = true; ends(a)
+  :: at[a].hung_up -> at[a].was_waited_for = true; ending = true
   :: at[a].state == IN_PROGRESS && !at[a].hung_up && at[a].leg == OVER -> proof_missing(a); given_up(a)
   :: at[a].looked_for && !at[a].hung_up && at[a].leg == OVER -> proof_missing(a); given_up(a)
   fi
@@ -445,6 +528,7 @@ inline settles(a) {
 
 active proctype Settle() {
   byte a = 0, other = 0;
+  bool ending = false;
   mtype:reason why = NO_REASON;
 end_settle:
   do
@@ -454,6 +538,7 @@ end_settle:
        :: at[a].leg == OVER && (at[a].state == IN_PROGRESS || at[a].looked_for) -> hears_end(a)
        :: settles(a)
        fi;
+       ends_if_it_is_over(a);
        a = 0
      }
   od
@@ -466,7 +551,11 @@ inline accepted(what, a) { inbox ! what, a }
 #ifdef OPT_OUTS
 #define REPORT_OTHER REPORT_OPTED_OUT
 #else
+#ifdef TECHNICALS
+#define REPORT_OTHER REPORT_TECHNICAL
+#else
 #define REPORT_OTHER REPORT_FINISHED
+#endif
 #endif
 
 /* A report of each of two outcomes for each call, in any order, in the call or later. */
@@ -476,7 +565,12 @@ end_voice:
   do
   :: true -> break
   :: atomic {
-       nfull(inbox) && made > 0 && at[made].was_answered -> a = made;
+       nfull(inbox) && (at[1].was_answered || at[2].was_answered || at[ATTEMPTS].was_answered) ->
+       if
+       :: at[1].was_answered -> a = 1
+       :: at[2].was_answered -> a = 2
+       :: at[ATTEMPTS].was_answered -> a = ATTEMPTS
+       fi;
        if :: accepted(REPORT_OTHER, a) :: accepted(REPORT_CALL_BACK, a) fi;
        if :: at[a].awaited -> at[a].in_time = true :: else -> skip fi;
        a = 0
@@ -512,20 +606,34 @@ active proctype Caller() {
 #define MAY_BE_REPORTED(a) \
   (at[a].awaited || (at[a].state == IN_PROGRESS && (at[a].heard == TALKS || at[a].hung_up)))
 
+/* An opt-out is accepted of each call that was answered, or may have been, whatever was reported before. */
+#define MAY_HAVE_BEEN_ANSWERED(a) \
+  (at[a].reason == ANSWERED || at[a].reason == VOICEMAIL || at[a].reason == INSTRUCTIONS_FAILED || \
+   at[a].reason == OUTCOME_UNKNOWN)
+#ifdef A_LATE_REFUSAL_IS_REFUSED
+#define IS_REFUSAL(a, what) false
+#else
+#define IS_REFUSAL(a, what) (what == OPTED_OUT && at[a].outcome != OPTED_OUT && \
+                             (MAY_BE_REPORTED(a) || MAY_HAVE_BEEN_ANSWERED(a)))
+#endif
+
 inline applies_report(a, what) {
   if
-  :: IS_NEW(a) && MAY_BE_REPORTED(a) && !is_deleted ->
+  :: !is_deleted && ((IS_NEW(a) && MAY_BE_REPORTED(a)) || IS_REFUSAL(a, what)) ->
      if
      :: at[a].awaited -> reported(a, what); decides(a)
-     :: else ->
+     :: !at[a].awaited && at[a].state == IN_PROGRESS ->
         reported(a, what);
 #ifdef A_REPORT_DECIDES_AT_ONCE
         decides(a)
 #else
         skip
 #endif
+     :: else -> reported(a, what); refuses(a)
      fi
-  :: else -> assert(!at[a].in_time || at[a].was_reported || is_deleted) /* accepted in time, and refused */
+  :: else ->
+     assert(!at[a].in_time || at[a].was_reported || is_deleted); /* accepted in time, and refused */
+     assert(what != OPTED_OUT || at[a].outcome == OPTED_OUT || is_deleted || !MAY_HAVE_BEEN_ANSWERED(a))
   fi
 }
 
@@ -556,6 +664,7 @@ end_apply:
        :: what == REPORT_FINISHED -> applies_report(a, FINISHED)
        :: what == REPORT_CALL_BACK -> applies_report(a, CALL_BACK)
        :: what == REPORT_OPTED_OUT -> applies_report(a, OPTED_OUT)
+       :: what == REPORT_TECHNICAL -> applies_report(a, TECHNICAL)
        :: what == INVOKE -> invokes()
        :: what == DELETE_INTERVIEW -> deletes()
        fi;
