@@ -10,6 +10,8 @@ from typing import Any
 from uuid import UUID
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from tests.verification.judge import call_evidence
 from tests.verification.judge.history import Row
@@ -18,6 +20,8 @@ from tests.verification.soak.soak_setup import LEASE_S, Blow, SoakSetup
 
 _READERS = 4
 _TIMEOUT_S = 30.0
+_BUSY = Retry(total=8, status_forcelist=[requests.codes.unavailable], backoff_factor=0.5)
+"""An API that is busy asks for another try in `Retry-After`."""
 _IN_FLIGHT = timedelta(seconds=2)
 _A_WHILE = timedelta(seconds=1)
 _BY_COMMAND = 10
@@ -119,14 +123,16 @@ def judge_evidence(setup: SoakSetup, rungs: Sequence[Rung]) -> EvidenceVerdict:
 
 
 def _read(setup: SoakSetup, row: Row) -> Document | None:
-    """Read the evidence with the key of its company. None if the attempt was deleted."""
+    """Read the evidence with the key of its company, again when the API is busy. None if the attempt was deleted."""
     running = setup.whole.running
     key = running.companyKey if str(row.company_id) == running.companyId else setup.late_key
-    answer = requests.get(
-        f"{running.apiUrl}/call-attempts/{row.id}/evidence",
-        headers={"Authorization": f"Bearer {key}"},
-        timeout=_TIMEOUT_S,
-    )
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=_BUSY))
+        answer = session.get(
+            f"{running.apiUrl}/call-attempts/{row.id}/evidence",
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=_TIMEOUT_S,
+        )
     if answer.status_code == requests.codes.not_found:
         return None
     answer.raise_for_status()
