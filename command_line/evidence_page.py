@@ -89,4 +89,6 @@ def _check(view: EvidenceView) -> str:
     if view.seals.unsealed:
         numbers = ", ".join(str(each) for each in view.seals.unsealed)
         return f"no change was found, but nothing proves the entries {numbers}"
-    return "nothing was changed, removed or added"
+    if not view.history:
+        return "no entry is stored, so nothing proves the history"
+    return "no entry and no schedule was changed, removed or added"

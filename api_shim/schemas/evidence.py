@@ -9,7 +9,7 @@ from pydantic import Field
 
 from api_shim.schemas.envelope import answer
 from api_shim.schemas.interview import HappeningView, ScheduleView
-from scheduler.domain.attempt import AttemptState, ConversationOutcome, NotReported, Reason
+from scheduler.domain.attempt import AttemptState, ConversationOutcome, NotReported, Reason, Reported
 from scheduler.domain.call import ScheduleWarning
 from scheduler.domain.evidence import (
     Evidence,
@@ -172,14 +172,17 @@ class SealsView(Wire):
     """The result of the check of the history for later changes."""
 
     state: SealState = Field(
-        description="WHOLE: nothing was changed, removed or added. PARTLY_SEALED: no change was found, but nothing"
-        " proves the entries in `unsealed`. BROKEN: see `faults`."
+        description="WHOLE: no entry of `history` and no schedule was changed, removed or added. PARTLY_SEALED: no"
+        " change was found, but nothing proves the entries in `unsealed`. BROKEN: see `faults`."
     )
     faults: list[SealFaultView]
     unsealed: list[int] = Field(
         description="Numbers of entries of release 0.2.0 or earlier, and of the first shown entry if older ones were"
         " deleted after their retention, or are not shown."
     )
+
+
+_REPORTS = frozenset({Reported.name, NotReported.name})
 
 
 class ReportedView(Wire):
@@ -193,7 +196,8 @@ class ReportedView(Wire):
     def of(cls, evidence: Evidence) -> Self | None:
         """Build it. None: the conversation reported nothing in time, and so counts as finished."""
         attempt = evidence.attempt
-        if attempt.outcome is None or any(each.happening.event == NotReported.name for each in evidence.entries):
+        told = [name for name in (each.happening.event for each in evidence.entries) if name in _REPORTS]
+        if attempt.outcome is None or told[-1:] == [NotReported.name]:
             return None
         call_back_at = None if attempt.call_back is None else attempt.call_back.due_at
         return cls.view_of(attempt, reported_at=attempt.outcome_at, call_back_at=call_back_at)

@@ -1,5 +1,6 @@
 """Conversations: which reports of their outcomes are accepted, and what follows from an outcome."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,7 +17,7 @@ from scheduler.domain.refusals import (
 from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
-from scheduler.lifecycle.state_machine import MAY_HAVE_BEEN_ANSWERED, REFUSALS, is_awaited
+from scheduler.lifecycle.state_machine import MAY_HAVE_BEEN_ANSWERED, REFUSALS, has_live_leg, is_awaited
 
 MOST_CALL_BACKS = 3
 """Calls of a chain that follow from a time that the person named."""
@@ -39,9 +40,8 @@ def is_new_report(attempt: Attempt, outcome: ConversationOutcome, call_back_at: 
         return True
     if first is not None:
         raise OutcomeReported(outcome=first[0].value, callBackAt=first[1])
-    if not is_awaited(attempt) and (
-        attempt.state is not AttemptState.IN_PROGRESS or not _was_answered(attempt)  # guard: report_before_answer
-    ):
+    is_live = attempt.state is AttemptState.IN_PROGRESS or has_live_leg(attempt)
+    if not is_awaited(attempt) and not (is_live and _was_answered(attempt)):  # guard: report_before_answer
         raise CallNotAnswered(status=attempt.state.value, reasonCode=attempt.reason and attempt.reason.value)
     if outcome is ConversationOutcome.CALL_BACK and attempt.call_backs >= MOST_CALL_BACKS:  # guard: call_backs
         raise TooManyCallBacks(limit=MOST_CALL_BACKS)
@@ -60,8 +60,17 @@ def _is_refusal(attempt: Attempt, outcome: ConversationOutcome) -> bool:
     return attempt.reason is Reason.ANSWERED or attempt.reason in MAY_HAVE_BEEN_ANSWERED
 
 
+def is_refused(chain: Iterable[Attempt], number_hash: bytes) -> bool:
+    """Return whether a conversation of the chain has reported that this number is not to be called again."""
+    return any(
+        each.outcome is ConversationOutcome.OPTED_OUT
+        or (each.outcome is ConversationOutcome.WRONG_PERSON and each.number_hash == number_hash)
+        for each in chain
+    )
+
+
 def _was_answered(attempt: Attempt) -> bool:
-    """Return whether a call in progress was answered. Its end may be known, and wait for the verdict of a machine."""
+    """Return whether a live call was answered. Its end may be known, and wait for the verdict of a machine."""
     return attempt.heard_rank is CallProgress.ANSWERED or attempt.hung_up_at is not None
 
 

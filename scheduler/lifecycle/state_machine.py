@@ -146,7 +146,7 @@ def _may_come_late(attempt: Attempt, event: Event) -> bool:
         case events.HangUpWanted():
             return has_live_leg(attempt)
         case events.Reported():
-            return is_awaited(attempt) or event.outcome in REFUSALS
+            return is_awaited(attempt) or has_live_leg(attempt) or event.outcome in REFUSALS
         case events.NotReported():
             return is_awaited(attempt)
         case events.OutcomeAwaited():

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -24,7 +24,7 @@ _LISTED = text("""
     WHERE a.id = :id AND a.company_id = :company_id AND a.deleted_at IS NULL AND i.deleted_at IS NULL
 """)
 _STORED = text("""
-    SELECT a.epoch AS last_number, a.history_seal AS closing_seal, a.schedule, a.created_at,
+    SELECT a.epoch AS last_number, a.history_seal AS closing_seal, a.schedule,
            p.gdpr_expiry_date AS consent_until, p.erased_at IS NOT NULL AS person_erased
     FROM attempts a
     JOIN interviews i ON i.id = a.interview_id
@@ -56,7 +56,6 @@ class StoredEvidence:
     closing_seal: bytes | None = field(repr=False)
     schedule: Mapping[str, Any] = field(repr=False)
     """In its stored form."""
-    created_at: datetime
     consent_until: date
     person_erased: bool
 

@@ -6,6 +6,7 @@ from uuid import UUID
 from scheduler.domain.evidence import Evidence, EvidenceEntry, SealedEntry, StoredConsent
 from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.principal import Principal, seen_by_companies
+from scheduler.ids import first_id
 from scheduler.lifecycle import look_records
 from scheduler.persistence.stores import Stores
 from scheduler.rules import history_seals, retention
@@ -58,7 +59,7 @@ class CallEvidence:
                 last_number=stored.last_number,
                 closing_seal=stored.closing_seal,
                 schedule=stored.schedule,
-                is_purged=read.is_cut or stored.created_at < now - retention.HISTORY,
+                is_purged=read.is_cut or attempt_id < first_id(now - retention.HISTORY),
             ),
         )
 

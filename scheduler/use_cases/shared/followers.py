@@ -34,7 +34,10 @@ class Followers:
             return False
         number = callee_from(batch.callee_of(interview.id)).number
         assert number is not None
-        following = _following(ended, schedule, self._hasher.number(number.e164), interview, now)
+        number_hash = self._hasher.number(number.e164)
+        if conversations.is_refused(batch.chain_of(ended), number_hash):  # guard: refused_in_chain
+            return False
+        following = _following(ended, schedule, number_hash, interview, now)
         if calls_back:
             following = replace(
                 following,

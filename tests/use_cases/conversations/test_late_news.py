@@ -4,17 +4,31 @@ from datetime import timedelta
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Progressed, ProofMissing, Reason
+from scheduler.domain.attempt import (
+    Attempt,
+    AttemptState,
+    ConversationOutcome,
+    Decided,
+    Decision,
+    Ended,
+    LegSeen,
+    Placed,
+    Progressed,
+    ProofMissing,
+    Reason,
+)
 from scheduler.domain.call import AnsweredBy, CallProgress, CallStatus
 from scheduler.domain.command import (
     InvokeAttempt,
 )
 from scheduler.domain.interview import InterviewStatus
 from tests.architecture.guards import guards
+from tests.conftest import TestClock
 from tests.support.builders import (
     Tenant,
     a_number,
     a_placed_attempt,
+    a_sid,
     an_attempt_of_unknown_outcome,
 )
 from tests.use_cases.conftest import Perform, answered, apply_news, change_now, end
@@ -214,3 +228,91 @@ def test_late_proof_plans_no_impossible_call_back(voice: Tenant, perform: Perfor
     before = voice.interview_status(attempt)
     end(voice, attempt)
     assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, before)
+
+
+@pytest.mark.parametrize("decision", [Decision.RANG, Decision.LEFT])
+def test_late_proof_plans_no_call_back_after_a_decision(voice: Tenant, perform: Perform, decision: Decision) -> None:
+    attempt = lose_the_end(voice, perform)
+    voice.take(attempt, Decided(decision=decision, reason="the recording says so"))
+    end(voice, attempt)
+    assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, InterviewStatus.FAILED)
+
+
+def a_newer_call(tenant: Tenant, perform: Perform, now: TestClock, earlier: Attempt) -> Attempt:
+    """A call of the same interview that a client has invoked, after the gap of the line. It is answered."""
+    now.move(timedelta(minutes=1))
+    assert perform(InvokeAttempt(interview_id=earlier.interview_id)).answer is not None
+    [pending] = [each for each in tenant.attempts(earlier.interview_id) if each.state is AttemptState.PENDING]
+    now.move(timedelta(hours=2))
+    [claim] = tenant.dial.claim([pending.id]).claimed
+    placed = tenant.take(claim.attempt, Placed(call_sid=a_sid(), look_at=tenant.now()))
+    return tenant.take(placed, Progressed(rank=CallProgress.ANSWERED))
+
+
+def pending_times(tenant: Tenant, attempt: Attempt) -> list[str]:
+    found = tenant.attempts(attempt.interview_id)
+    return [each.due_at.isoformat() for each in found if each.state is AttemptState.PENDING]
+
+
+@guards("newer_call")
+@pytest.mark.parametrize("reason", [Reason.DECLINED, Reason.INVALID_NUMBER])
+def test_late_proof_plans_no_call_back_after_a_newer_call(
+    voice: Tenant, perform: Perform, now: TestClock, reason: Reason
+) -> None:
+    attempt = lose_the_end(voice, perform)
+    voice.take(a_newer_call(voice, perform, now, attempt), Ended(reason=reason, ended_at=voice.now()))
+    end(voice, attempt)
+    assert (pending_times(voice, attempt), voice.interview_status(attempt)) == ([], InterviewStatus.FAILED)
+
+
+@pytest.mark.parametrize("is_newer_first", [True, False])
+def test_newest_named_time_counts_when_two_calls_are_proven_late(
+    voice: Tenant, perform: Perform, now: TestClock, *, is_newer_first: bool
+) -> None:
+    attempt = lose_the_end(voice, perform)
+    newer = a_newer_call(voice, perform, now, attempt)
+    assert report(perform, newer, CALL_BACK, "2026-04-05T10:00:00") is None
+    newer = voice.take(voice.attempt(newer.id), ProofMissing())
+    for each in (newer, attempt) if is_newer_first else (attempt, newer):
+        end(voice, each)
+    assert pending_times(voice, attempt) == ["2026-04-05T08:00:00+00:00"]
+
+
+# ---- a live call that was found late
+
+
+def found_late(tenant: Tenant) -> Attempt:
+    lost = an_attempt_of_unknown_outcome(tenant)
+    return tenant.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=tenant.now()))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (ConversationOutcome.FINISHED, InterviewStatus.COMPLETED),
+        (SCREENED, InterviewStatus.FAILED),
+        (ConversationOutcome.TECHNICAL, InterviewStatus.FAILED),
+    ],
+)
+def test_report_of_a_live_call_that_was_found_late_counts(
+    voice: Tenant, perform: Perform, outcome: ConversationOutcome, status: InterviewStatus
+) -> None:
+    attempt = found_late(voice)
+    assert report(perform, attempt, outcome) is None
+    assert report(perform, attempt, outcome) is None, "the same again"
+    proven = end(voice, attempt)
+    assert (proven.reason, proven.outcome, booked(voice, attempt)) == (Reason.ANSWERED, outcome, 1)
+    assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, status)
+
+
+def test_time_named_in_a_call_that_was_found_late_is_kept(voice: Tenant, perform: Perform) -> None:
+    attempt = found_late(voice)
+    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    end(voice, attempt)
+    assert pending_times(voice, attempt) == ["2026-04-03T16:00:00+00:00"]
+
+
+def test_ringing_call_that_was_found_late_takes_no_report(voice: Tenant, perform: Perform) -> None:
+    lost = an_attempt_of_unknown_outcome(voice)
+    ringing = voice.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=voice.now()))
+    assert code(report(perform, ringing, SCREENED)) == "CALL_NOT_ANSWERED"

@@ -10,8 +10,10 @@ from scheduler.domain.attempt import (
     Attempt,
     AttemptState,
     ConversationOutcome,
+    Ended,
     LegSeen,
     NotReported,
+    Placed,
     Progressed,
     ProofMissing,
     Reason,
@@ -262,7 +264,7 @@ def test_refusal_cancels_the_planned_retry(
 
 
 @pytest.mark.parametrize("outcome", [FINISHED, SCREENED, ConversationOutcome.TECHNICAL])
-@pytest.mark.parametrize("situation", [after_a_verdict, of_unknown_end, found_late])
+@pytest.mark.parametrize("situation", [after_a_verdict, of_unknown_end])
 def test_no_other_outcome_overrules_what_is_known(
     voice: Tenant, perform: Perform, situation: Callable[[Tenant], Attempt], outcome: ConversationOutcome
 ) -> None:
@@ -327,3 +329,20 @@ def test_late_end_of_a_refusing_call_is_followed_by_nothing(
     proven = end(voice, attempt)
     assert (proven.reason, proven.outcome, booked(voice, attempt)) == (Reason.ANSWERED, outcome, 1)
     assert follower(voice, attempt) is None
+
+
+@guards("refused_in_chain")
+@pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
+def test_refusal_during_the_retry_is_followed_by_no_other_retry(
+    voice: Tenant, perform: Perform, now: TestClock, outcome: ConversationOutcome
+) -> None:
+    attempt = after_a_verdict(voice)
+    retry = follower(voice, attempt)
+    assert retry is not None
+    now.move(retry.due_at - now() + timedelta(seconds=1))
+    [claim] = voice.dial.claim([retry.id]).claimed
+    rings = voice.take(claim.attempt, Placed(call_sid=a_sid(), look_at=now()))
+    assert report(perform, attempt, outcome) is None
+    voice.take(rings, Ended(reason=Reason.NO_ANSWER, ended_at=now()))
+    assert all(each.state is not AttemptState.PENDING for each in voice.attempts(attempt.interview_id))
+    assert voice.interview_status(attempt) is InterviewStatus.FAILED
