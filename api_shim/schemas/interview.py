@@ -60,12 +60,15 @@ class AttemptView(Wire):
     outcome: ConversationOutcome | None = Field(
         description="The outcome of an answered call, as its conversation has reported it. Null without a report."
     )
+    outcome_note: str | None = Field(
+        description="The note of that report. Null without one, and after the deletion of the candidate."
+    )
     retry_number: int
     scheduled_at: datetime = Field(description="The call may be placed from this time on.")
     called_at: datetime | None
     duration: float | None = Field(description="Seconds.")
     ended_at: datetime | None
-    notes: None = Field(default=None, description="Always null: Duecall takes no notes.")
+    notes: None = Field(default=None, description="Always null. The note of a report is `outcomeNote`.")
     recording_url: None = Field(default=None, description="Always null: Duecall records no calls.")
     schedule: ScheduleView
     warnings: list[ScheduleWarning]

@@ -170,6 +170,8 @@ class Attempt:
     outcome: ConversationOutcome | None = None
     """Reported by the conversation of an answered call, or assumed after the wait for its report."""
     outcome_at: datetime | None = None
+    outcome_note: str | None = field(default=None, repr=False)
+    """Words of the voice server about the conversation. Personal data."""
     outcome_until: datetime | None = None
     """The interview of this answered call stays open until its outcome is reported, or until then."""
     call_back: Schedule | None = None
@@ -422,6 +424,7 @@ class Reported(Event):
 
     name: ClassVar[str] = "reported"
     outcome: ConversationOutcome
+    outcome_note: str | None = field(default=None, repr=False)
     call_back: Schedule | None = None
 
 

@@ -154,6 +154,7 @@ class ReportOutcome:
     outcome: ConversationOutcome
     call_back_at: str | None = None
     """The client's text. With `CALL_BACK` only."""
+    note: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

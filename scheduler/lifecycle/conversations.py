@@ -26,15 +26,17 @@ MOST_CALL_BACKS = 3
 # --- Reports
 
 
-def is_new_report(attempt: Attempt, outcome: ConversationOutcome, call_back_at: str | None) -> bool:
-    """Return False if the same was reported before.
+def is_new_report(
+    attempt: Attempt, outcome: ConversationOutcome, call_back_at: str | None = None, note: str | None = None
+) -> bool:
+    """Return False if the same was reported before, with the same note.
 
     A call whose wait for a report is over, or that needed none, is finished. Raises OutcomeReported with the first
     outcome; CallNotAnswered; TooManyCallBacks. A refusal of the number is always new: a person who asks for no further
     calls is not called again, whatever was reported or known before.
     """
     first = _first_report(attempt)
-    if first == (outcome, call_back_at):
+    if first == (outcome, call_back_at) and attempt.outcome_note == note:
         return False
     if _is_refusal(attempt, outcome):  # guard: lasting_refusal
         return True
@@ -51,9 +53,11 @@ def is_new_report(attempt: Attempt, outcome: ConversationOutcome, call_back_at: 
 def _is_refusal(attempt: Attempt, outcome: ConversationOutcome) -> bool:
     """Return whether this is a refusal of the number by a call that was answered, or may have been.
 
-    WRONG_PERSON does not replace OPTED_OUT, which blocks more.
+    WRONG_PERSON does not replace OPTED_OUT, which blocks more. The same refusal with another note replaces nothing.
     """
-    if outcome not in REFUSALS or attempt.outcome is ConversationOutcome.OPTED_OUT:  # guard: stronger_refusal
+    if outcome not in REFUSALS:
+        return False
+    if attempt.outcome in {outcome, ConversationOutcome.OPTED_OUT}:  # guard: stronger_refusal
         return False
     if attempt.state is AttemptState.IN_PROGRESS:
         return _was_answered(attempt)

@@ -353,11 +353,12 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
             # The searches of the carrier's list go on.
             return {"decision": event.decision, "decided_at": now}
         case events.Deleted():
-            return {"deleted_at": now}
+            return {"deleted_at": now, "outcome_note": None}
         case events.Reported():
             return {
                 "outcome": event.outcome,
                 "outcome_at": now,
+                "outcome_note": event.outcome_note,
                 "outcome_until": None,
                 "call_back": event.call_back,
             }

@@ -33,8 +33,9 @@ def attempt_of(row: Row[Any]) -> Attempt:
     )
 
 
-_NOT_IN_DETAIL = frozenset({"token", "number_hash", "schedule", "warnings", "call_back"})
-"""Not in `detail`: the token, with which a reader could forge callbacks, and values that have their own column."""
+_NOT_IN_DETAIL = frozenset({"token", "number_hash", "schedule", "warnings", "call_back", "outcome_note"})
+"""Not in `detail`: the token, with which a reader could forge callbacks, and values that have their own column. The
+note of a report is personal data, and the history outlives the person."""
 
 
 def _detail_of(event: Event) -> dict[str, Any]:

@@ -143,7 +143,7 @@ COUNTED_ATTEMPTS = 1000
 
 ONLY_IN_EVIDENCE = frozenset({SCHEDULE_DIGEST, "look"})
 """Parts of the detail of an entry that only the evidence of a call shows."""
-HIDDEN_FROM_OPERATORS = frozenset({"called_number", "token"})
+HIDDEN_FROM_OPERATORS = frozenset({"called_number", "token", "outcome_note"})
 _WITHOUT_NUMBER = select(
     *(null().label(column.name) if column.name in HIDDEN_FROM_OPERATORS else column for column in attempts.c)
 )

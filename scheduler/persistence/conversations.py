@@ -47,6 +47,20 @@ _OVERDUE = text("""
 """)
 
 
+_FORGET_NOTES = text("""
+    UPDATE attempts SET outcome_note = NULL
+    WHERE id = ANY (ARRAY (
+        SELECT a.id
+        FROM interviews i
+        JOIN attempts a ON a.interview_id = i.id
+        WHERE i.candidate_id = :candidate_id AND a.outcome_note IS NOT NULL
+        LIMIT :limit
+    ))
+""")
+NOTES_AT_ONCE = 1000
+"""Notes that are deleted in one transaction."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OverdueOutcome:
     """An attempt whose outcome was not reported in time."""
@@ -77,3 +91,8 @@ class Conversations(Store):
         }
         rows = self._connection.execute(_OVERDUE, values)
         return {row.id: OverdueOutcome(interview_id=row.interview_id, company_id=row.company_id) for row in rows}
+
+    def forget_notes(self, candidate_id: UUID) -> bool:
+        """Delete up to `NOTES_AT_ONCE` notes of reports about an erased person. False: more may be left."""
+        forgotten = self._connection.execute(_FORGET_NOTES, {"candidate_id": candidate_id, "limit": NOTES_AT_ONCE})
+        return forgotten.rowcount < NOTES_AT_ONCE

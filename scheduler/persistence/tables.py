@@ -417,6 +417,8 @@ attempts = _table(
     # Reported by the conversation of an answered call, or awaited until then.
     Column("outcome", Text),
     Column("outcome_at", _INSTANT),
+    # Personal data, until the person is erased or the attempt deleted.
+    Column("outcome_note", Text),
     Column("outcome_until", _INSTANT),
     Column("call_back", JSONB),
     Column("call_backs", SmallInteger, nullable=False, server_default=text("0")),
@@ -451,6 +453,7 @@ attempts = _table(
         name="a_live_leg_has_a_name",
     ),
     CheckConstraint("(outcome IS NULL) = (outcome_at IS NULL)", name="reported_at_an_instant"),
+    CheckConstraint("outcome_note IS NULL OR outcome IS NOT NULL", name="a_note_is_of_an_outcome"),
     CheckConstraint(
         "outcome_until IS NULL OR (outcome IS NULL AND reason IS NOT DISTINCT FROM 'ANSWERED')",
         name="only_an_answered_call_is_awaited",

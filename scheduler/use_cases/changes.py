@@ -233,16 +233,19 @@ class Changes:
     def _report(self, turn: Turn, request: ReportOutcome) -> Answer:
         """Store the outcome of an answered call. After the end of the call it decides at once, otherwise at the end.
 
-        A repeated report changes nothing and gets the answer of the first one.
+        A repeated report changes nothing and gets the answer of the first one. A note about an erased person is not
+        stored.
         """
         stores = turn.stores
         interview = access.lock_interview(stores, turn.company_id, request.interview_id)
+        # Before the attempt is locked: an erasure locks the person first.
+        note = None if request.note is None or not stores.candidates.lock_kept(interview.candidate_id) else request.note
         attempt = stores.attempts.lock_of_interview(interview.id, request.attempt_id)
         if attempt is None:
             raise access.not_found("callAttempt", request.attempt_id)
-        if conversations.is_new_report(attempt, request.outcome, request.call_back_at):
+        if conversations.is_new_report(attempt, request.outcome, request.call_back_at, note):
             interview, call_back = self._call_back(turn, interview, request)
-            event = events.Reported(outcome=request.outcome, call_back=call_back)
+            event = events.Reported(outcome=request.outcome, outcome_note=note, call_back=call_back)
             batch = Batch(stores, [interview], [attempt])
             attempt = self._effects.apply_events(batch, attempt, [event], turn.actor, turn.now)
         return Answer(attempt_id=attempt.id, snapshot=_reported(attempt))
@@ -344,7 +347,7 @@ def _snapshot(story: InterviewStory) -> dict[str, object]:
             "interview": set(private_fields(Interview)),
             "attempts": {
                 "__all__": {
-                    **dict.fromkeys(("number_hash", "token", "called_number", "history_seal"), True),
+                    **dict.fromkeys(("number_hash", "token", "called_number", "history_seal", "outcome_note"), True),
                     "schedule": {"number": True},
                     "call_back": {"number": True},
                 }

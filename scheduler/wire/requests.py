@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -56,6 +56,10 @@ class CallMove(Strict):
         )
 
 
+LONGEST_NOTE = 1000
+"""Characters."""
+
+
 class OutcomeReport(Strict):
     """The outcome of a conversation. `callBackAt` is required with CALL_BACK, and allowed with no other outcome."""
 
@@ -66,6 +70,15 @@ class OutcomeReport(Strict):
             examples=["2026-04-03T18:00:00"],
             description="The time that the person named, written like `scheduledAt`. Without an offset and a zone it is"
             " a time on the callee's clock.",
+        ),
+    ] = None
+    note: Annotated[
+        str | None,
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_NOTE),
+        Field(
+            examples=["Prefers mornings."],
+            description="Words about the conversation, for readers of the attempt (`outcomeNote`). Deleted with the"
+            " candidate, and in no event or evidence.",
         ),
     ] = None
 
@@ -82,7 +95,11 @@ class OutcomeReport(Strict):
 
     def to_command(self, interview_id: UUID, attempt_id: UUID) -> ReportOutcome:
         return ReportOutcome(
-            interview_id=interview_id, attempt_id=attempt_id, outcome=self.outcome, call_back_at=self.call_back_at
+            interview_id=interview_id,
+            attempt_id=attempt_id,
+            outcome=self.outcome,
+            call_back_at=self.call_back_at,
+            note=self.note,
         )
 
 

@@ -21,6 +21,7 @@ from tests.support.builders import (
     an_attempt_of_unknown_outcome,
 )
 
+NOTE = "Starts in May"
 NO_CALL = 404, "RESOURCE_NOT_FOUND"
 
 
@@ -176,6 +177,26 @@ def test_call_back_is_reported_shown_and_answered_the_same_again(
 
 
 @does("F9-3")
+@does_not("F9-3")
+def test_note_of_a_report_is_shown_with_its_attempt_only(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    attempt = answered(tenant)
+    body = {"outcome": "FINISHED", "note": f" {NOTE}\n"}
+    first = report(intake, attempt, **body)
+    assert report(intake, attempt, **body).json()["data"] == data(first)
+    other = report(intake, attempt, outcome="FINISHED", note="Another note")
+    assert refused(other, 409, "OUTCOME_REPORTED")["details"] == {"outcome": "FINISHED", "callBackAt": None}
+    call = call_of(attempt)
+    assert data(intake.get(call.attempt))["outcomeNote"] == NOTE
+    assert data(intake.get("/call-attempts"))["items"][0]["outcomeNote"] == NOTE
+    moved = intake.patch(call.interview, {"metadata": {"a": "b"}})
+    assert data(moved)["callAttempts"][0]["outcomeNote"] == NOTE
+    paths = (call.explanation, f"/call-attempts/{attempt.id}/evidence", of_token(attempt.token), "/events")
+    assert not [each for each in (first, other, *map(intake.get, paths)) if NOTE in each.text]
+    [[kept]] = tenant.ask("SELECT string_agg(t::text, '') FROM inbox t")
+    assert NOTE not in kept
+
+
+@does("F9-3")
 def test_person_opts_out_of_a_call_that_counts_as_voicemail(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     attempt = answered(tenant)
     tenant.take(tenant.attempt(attempt.id), Ended(reason=Reason.VOICEMAIL, ended_at=tenant.now()))
@@ -218,7 +239,11 @@ def test_report_before_the_answer_is_refused(intake: Intake, tenant: Tenant, wor
         {"outcome": "finished"},
         {"outcome": "CALL_BACK"},
         {"outcome": "FINISHED", "callBackAt": "2026-04-03T18:00:00"},
-        {"outcome": "FINISHED", "note": "an unknown field"},
+        {"outcome": "FINISHED", "notes": "an unknown field"},
+        {"outcome": "FINISHED", "note": " "},
+        {"outcome": "FINISHED", "note": 1},
+        {"outcome": "FINISHED", "note": "a" * 1001},
+        {"outcome": "FINISHED", "note": "a\0b"},
     ],
 )
 def test_malformed_report_is_refused(intake: Intake, tenant: Tenant, body: dict[str, Any]) -> None:

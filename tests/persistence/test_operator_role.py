@@ -29,7 +29,7 @@ FORBIDDEN = {
     "jobs": {"title", "description", "details", "metadata", "external_id", "content_hash"},
     "candidates": {"first_name", "last_name", "email", "phone_number", "metadata", "external_id", "content_hash"},
     "interviews": {"caller_number", "metadata", "external_id", "content_hash"},
-    "attempts": {"called_number", "token"},
+    "attempts": {"called_number", "token", "outcome_note"},
     "invitations": {"email"},
     "inbox": {"body", "answer", "request_hash", "idempotency_key"},
     "carrier_events": {"raw", "fingerprint", "token"},

@@ -204,8 +204,8 @@ def cancel_interviews(stores: Stores, candidate_id: UUID, limit: int, actor: str
 
 
 def note_rest(stores: Stores, candidate_id: UUID, next_at: datetime) -> bool:
-    """Note when the remaining interviews may be cancelled, or that all are. True: some remain."""
-    if stores.interviews.has_left_of(candidate_id):
+    """Note when the remaining interviews may be cancelled, or that all are. True: some remain, or notes of reports."""
+    if stores.interviews.has_left_of(candidate_id) or not stores.conversations.forget_notes(candidate_id):
         stores.candidates.note_leaving(candidate_id, next_at)
         return True
     stores.attempts.forget_candidate(candidate_id)

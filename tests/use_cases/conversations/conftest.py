@@ -37,10 +37,18 @@ def perform(voice: Tenant, submit: Submit, apply: Apply) -> Perform:
 
 
 def report(
-    perform: Perform, attempt: Attempt, outcome: ConversationOutcome, call_back_at: str | None = None
+    perform: Perform,
+    attempt: Attempt,
+    outcome: ConversationOutcome,
+    call_back_at: str | None = None,
+    note: str | None = None,
 ) -> Refusal | None:
     request = ReportOutcome(
-        interview_id=attempt.interview_id, attempt_id=attempt.id, outcome=outcome, call_back_at=call_back_at
+        interview_id=attempt.interview_id,
+        attempt_id=attempt.id,
+        outcome=outcome,
+        call_back_at=call_back_at,
+        note=note,
     )
     answer = perform(request).answer
     assert answer is not None

@@ -182,7 +182,7 @@ def test_upgrade_page_lists_calls_that_0_2_0_would_place(
     pending = (another_interview if is_of_candidate else another_candidate)(voice, attempt)
     a_pending_attempt(voice, a_number())
     page = (ROOT / "docs/how-to/upgrade.md").read_text(encoding="utf-8")
-    [query] = re.findall(r"```sql\n(.*?);\n", page, re.DOTALL)
+    query, _ = re.findall(r"```sql\n(.*?);\n", page, re.DOTALL)
     assert [row.id for row in voice.ask(query)] == ([pending.id] if is_listed else [])
 
 

@@ -52,7 +52,7 @@ def _calls(tenant: Tenant) -> list[Attempt]:
 def _texts(tenant: Tenant) -> None:
     """Overwrite the builders' names and texts with canaries."""
     words = "jsonb_build_object('note', CAST(:words AS text))"
-    ids = "external_id = :address || id"
+    ids, reported = "external_id = :address || id", "outcome = 'FINISHED', outcome_at = created_at"
     texts = {"name": NAME, "words": WORDS, "address": ADDRESS, "ours": OURS, "number": NUMBERS[0]}
     for statement in (
         f"UPDATE companies SET name = :name, profile = {words}, metadata = {words} WHERE id = :id",
@@ -62,6 +62,7 @@ def _texts(tenant: Tenant) -> None:
         "UPDATE phone_numbers SET number = :ours, location = :words WHERE company_id = :id",
         # The previous release left this value when it ended a call.
         "UPDATE attempts SET called_number = :number WHERE company_id = :id",
+        f"UPDATE attempts SET {reported}, outcome_note = :words WHERE company_id = :id",
     ):
         used = {name: value for name, value in texts.items() if f":{name}" in statement}
         tenant.change(statement, id=tenant.company_id, **used)

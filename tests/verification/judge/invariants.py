@@ -135,6 +135,8 @@ def _faults_of_attempt(snapshot: Snapshot, attempt: Fields) -> Iterator[str]:
         yield f"{attempt['id']} is searched for, but has a call or another reason"
     if candidate["erased_at"] is not None and attempt["state"] in OVER and attempt["called_number"] is not None:
         yield f"{attempt['id']} is finished and has the number of an erased candidate"
+    if candidate["erased_at"] is not None and candidate["leaving_at"] is None and attempt["outcome_note"] is not None:
+        yield f"{attempt['id']} has a note about an erased candidate"
     gone = interview["deleted_at"] is not None or candidate["erased_at"] is not None
     if attempt["state"] == "PENDING" and gone:
         yield f"{attempt['id']} is pending, but its interview or candidate is deleted"

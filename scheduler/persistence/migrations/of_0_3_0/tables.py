@@ -28,10 +28,12 @@ OUTCOMES = """
 ALTER TABLE attempts
     ADD COLUMN outcome text,
     ADD COLUMN outcome_at timestamptz,
+    ADD COLUMN outcome_note text,
     ADD COLUMN outcome_until timestamptz,
     ADD COLUMN call_back jsonb,
     ADD COLUMN call_backs smallint DEFAULT 0 NOT NULL,
     ADD CONSTRAINT ck_attempts_reported_at_an_instant CHECK ((outcome IS NULL) = (outcome_at IS NULL)),
+    ADD CONSTRAINT ck_attempts_a_note_is_of_an_outcome CHECK (outcome_note IS NULL OR outcome IS NOT NULL),
     ADD CONSTRAINT ck_attempts_only_an_answered_call_is_awaited
         CHECK (outcome_until IS NULL OR (outcome IS NULL AND reason IS NOT DISTINCT FROM 'ANSWERED')),
     ADD CONSTRAINT ck_attempts_a_call_back_has_a_time
