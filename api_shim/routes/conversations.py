@@ -16,7 +16,7 @@ from api_shim.schemas.conversation import REPORTS, ConversationAnswer, Conversat
 from scheduler.domain import refusals
 from scheduler.domain.conversation import Conversation
 from scheduler.domain.principal import Principal
-from scheduler.wire.named_fields import refuse_any
+from scheduler.wire.named_fields import OF_THE_TIME, refuse_any
 from scheduler.wire.requests import OutcomeReport
 
 _NAMED_CALL = "/call-attempts/by-token/{token}"
@@ -56,10 +56,12 @@ async def get_conversation(request: Request, principal: VoiceServer, token: Call
         HTTPStatus.OK,
         OutcomeAnswer,
         "The report is stored.",
-        refusals.OutsideCallTimeInterval,
+        *OF_THE_TIME,
+        refusals.NoCommonOpening,
         refusals.CallNotAnswered,
         refusals.OutcomeReported,
         refusals.TooManyCallBacks,
+        refusals.TooManyAttempts,
     ),
 )
 async def report_outcome(
