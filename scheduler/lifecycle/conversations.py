@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
 from scheduler.domain.call import CallProgress, Schedule, ScheduleWarning
@@ -11,11 +11,12 @@ from scheduler.domain.refusals import (
     CallNotAnswered,
     OffsetMustMatchNumber,
     OutcomeReported,
+    Refused,
     TimezoneUnknown,
     TooManyCallBacks,
 )
 from scheduler.lifecycle import scheduling
-from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.policy import CALL_BACK_GAP, MAX_AHEAD, Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import MAY_HAVE_BEEN_ANSWERED, REFUSALS, has_live_leg, is_awaited
 
@@ -166,3 +167,35 @@ def next_call_back(
         clock, callee, requested=asked.requested, due_at=due_at, earliest_at=asked.earliest_at
     )
     return schedule, warnings
+
+
+_A_DAY = timedelta(days=1)
+
+
+def last_possible(
+    text: str, callee: Callee, expires_at: datetime | None, now: datetime, policy: Policy
+) -> dict[str, str | None]:
+    """Find a time instead of one that is too late: within the last day on which the person may be called back.
+
+    It is earlier than the time that the person named. Null: no call back is possible any longer.
+    """
+    first, latest = now + CALL_BACK_GAP, now + MAX_AHEAD
+    start = latest if expires_at is None else min(latest, expires_at)
+    while start > first:
+        start = max(start - _A_DAY, first)
+        found = scheduling.next_allowed(text, callee, start, policy)
+        if _is_possible(found["nextAllowedScheduledAt"], callee, expires_at, now, policy):
+            return found
+    return {"nextAllowedAt": None, "nextAllowedScheduledAt": None}
+
+
+def _is_possible(text: str | None, callee: Callee, expires_at: datetime | None, now: datetime, policy: Policy) -> bool:
+    if text is None:
+        return False
+    try:
+        schedule, _ = scheduling.on_request(text, callee, now, policy)
+        if expires_at is not None:
+            scheduling.must_open_before(expires_at, schedule.due_at, policy)
+    except Refused:
+        return False
+    return True

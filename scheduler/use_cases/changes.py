@@ -259,12 +259,24 @@ class Changes:
             return interview, None
         callee = callee_from(turn.stores.attempts.callee_of(interview.id))
         try:
-            schedule, _ = self._new.schedule(request.call_back_at, callee, turn.requested_at, "callBackAt")
+            return self._called_back(turn, interview, callee, request.call_back_at)
         except refusals.ScheduleInPast as refusal:
             raise self._in_past(turn, request.call_back_at, callee) from refusal
+        except _TOO_LATE as refusal:
+            expires_at = None if interview.expires_by_default else interview.expires_at
+            possible = conversations.last_possible(
+                request.call_back_at, callee, expires_at, turn.requested_at, self._policy
+            )
+            refusal.details.update(possible)
+            raise
+
+    def _called_back(
+        self, turn: Turn, interview: Interview, callee: Callee, call_back_at: str
+    ) -> tuple[Interview, Schedule]:
+        schedule, _ = self._new.schedule(call_back_at, callee, turn.requested_at, "callBackAt")
         # A time that has just passed would ring at once, when the person has hung up.
         if schedule.earliest_at <= turn.requested_at:
-            raise self._in_past(turn, request.call_back_at, callee)
+            raise refusals.ScheduleInPast
         made = turn.stores.attempts.counts_of([interview.id], retries.MOST_ATTEMPTS)[interview.id]
         if not retries.takes_another_attempt(made):
             raise refusals.TooManyAttempts
@@ -310,6 +322,10 @@ class Changes:
             raise refusals.CallAttemptInProgress(attemptId=str(attempt.id))
         if attempt.state is AttemptState.PENDING:
             self._cancelled(turn, attempt, request.reason)
+
+
+_TOO_LATE = (refusals.ScheduleTooFar, refusals.ConsentExpired, refusals.NoOpeningBeforeExpiry)
+"""Refusals of a time that is only possible earlier."""
 
 
 def _reported(attempt: Attempt) -> dict[str, object]:

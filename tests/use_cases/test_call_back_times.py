@@ -3,6 +3,7 @@
 Two judges: the same text in an invoke, and `whenever`, which shares no code with the product.
 """
 
+import json
 import random
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -17,6 +18,7 @@ from scheduler.domain.command import Answer, InvokeAttempt, Refusal, ReportOutco
 from scheduler.domain.company import RetryPolicy
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.submit import Submit
+from tests.architecture.sources import ROOT
 from tests.conftest import TestClock, seed
 from tests.support.builders import (
     ALWAYS,
@@ -213,6 +215,9 @@ def test_named_time_is_decided_as_a_requested_time(tenant: Tenant, settings: dic
             assert (refusal.code, refusal.message) == (invoked.code, message), text
             refused.add(refusal.code)
     assert {"INVALID_DATE_FORMAT", "SCHEDULE_TOO_FAR"} <= refused
+    document = json.loads((ROOT / "docs/openapi.json").read_text(encoding="utf-8"))
+    answers = document["paths"]["/call-attempts/by-token/{token}/outcome"]["post"]["responses"]
+    assert refused <= set(answers["400"]["content"]["application/json"]["examples"])
 
 
 # ---- refusals name a possible time
@@ -236,6 +241,54 @@ def test_past_time_is_refused_with_the_next_allowed_one(
     assert refusal is not None
     assert (refusal.code, refusal.details["nextAllowedScheduledAt"]) == ("SCHEDULE_IN_PAST", allowed)
     assert conversations.report(attempt, allowed) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "allowed"),
+    [
+        pytest.param({}, "2026-12-24T10:00:00", "2026-05-01T14:00:01", id="any hour"),
+        pytest.param({}, "2026-12-24T10:00:00+05:30", "2026-05-01T17:30:01+05:30", id="at the offset"),
+        pytest.param(OFFICE_DAYS, "2026-12-24T10:00:00[Asia/Tokyo]", "2026-05-01T14:00:00[Asia/Tokyo]", id="open"),
+    ],
+)
+def test_time_too_far_is_refused_with_one_of_the_last_day(
+    tenant: Tenant, settings: dict[str, Any], text: str, allowed: str
+) -> None:
+    conversations = talks(tenant, **settings)
+    attempt = conversations.attempt()
+    refusal = conversations.report(attempt, text)
+    assert refusal is not None
+    assert (refusal.code, refusal.details["nextAllowedScheduledAt"]) == ("SCHEDULE_TOO_FAR", allowed)
+    assert conversations.report(attempt, allowed) is None
+
+
+def test_time_after_the_consent_is_refused_with_an_earlier_one(tenant: Tenant) -> None:
+    conversations = talks(tenant, intervals=OFFICE.intervals)
+    attempt = conversations.attempt()
+    tenant.change("UPDATE candidates SET gdpr_expiry_date = '2026-04-07'")
+    refusal = conversations.report(attempt, "2026-04-15T10:00:00")
+    assert refusal is not None
+    allowed = refusal.details["nextAllowedScheduledAt"]
+    assert (refusal.code, allowed) == ("CONSENT_EXPIRED", "2026-04-07T14:00:01")
+    assert conversations.report(attempt, allowed) is None
+
+
+@pytest.mark.parametrize(
+    ("hours", "allowed"),
+    [(30, "2026-04-02T20:01:01"), (1, "2026-04-02T14:01:01"), (0, None)],
+    ids=["tomorrow", "in an hour", "now"],
+)
+def test_time_after_the_expiry_is_refused_with_an_earlier_one(tenant: Tenant, hours: int, allowed: str | None) -> None:
+    """Without one, no call is possible before the interview expires."""
+    conversations = talks(tenant)
+    attempt = conversations.attempt()
+    expires_at = tenant.now() + timedelta(hours=hours, minutes=1)
+    tenant.change("UPDATE interviews SET expires_by_default = false, expires_at = :at", at=expires_at)
+    refusal = conversations.report(attempt, "2026-04-15T10:00:00")
+    assert refusal is not None
+    assert (refusal.code, refusal.details["nextAllowedScheduledAt"]) == ("NO_OPENING_BEFORE_EXPIRY", allowed)
+    if allowed is not None:
+        assert conversations.report(attempt, allowed) is None
 
 
 def test_call_that_lasts_too_long_is_followed_at_once(tenant: Tenant, now: TestClock) -> None:
