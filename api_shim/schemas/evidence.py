@@ -106,7 +106,10 @@ class LookFactsView(Wire):
 
 class LookRuleView(Wire):
     rule: Rule
-    result: RuleResult = Field(description="NOT_RECORDED: a rule before it blocked the call.")
+    result: RuleResult = Field(
+        description="NOT_RECORDED: a rule before it blocked the call. COMPANY_LIMIT and ACCOUNT_LIMIT passed at"
+        " `claimedAt`."
+    )
 
 
 class LastLookView(Wire):

@@ -63,7 +63,10 @@ class AttemptView(Wire):
     outcome_note: str | None = Field(
         description="The note of that report. Null without one, and after the deletion of the candidate."
     )
-    retry_number: int
+    retry_number: int = Field(
+        description="Place of the attempt in its chain, from 0. A call at a time that the person named (CALL_BACK)"
+        " counts, and uses up no retry of `maxRetries`."
+    )
     scheduled_at: datetime = Field(description="The call may be placed from this time on.")
     called_at: datetime | None
     duration: float | None = Field(description="Seconds.")
@@ -73,8 +76,10 @@ class AttemptView(Wire):
     schedule: ScheduleView
     warnings: list[ScheduleWarning]
     waiting_for: str | None = Field(
-        description="Next event of the attempt, from its state and its due time alone: `its turn` also while calls are"
-        " paused or the number is busy. The explanation names the rule that blocks it. Null if nothing follows.",
+        description="Next event of the attempt, from its state and its due time alone: `its time`, `its turn` (also"
+        " while calls are paused or the number is busy), `the carrier's answer`, `the call's end`, `proof of what"
+        " became of it` or `the outcome of the conversation`. The explanation names the rule that blocks it. Null if"
+        " nothing follows.",
         examples=["its time"],
     )
     created_at: datetime
@@ -250,6 +255,6 @@ def _on_the_wire(name: str, value: Any) -> Any:  # noqa: ANN401 - JSON
     """Convert a stored history value to its wire form: instants in UTC with Z, the progress of a call as a word."""
     if name == "rank":
         return CallProgress(value).name
-    if not name.endswith(("_at", "_until")) or not isinstance(value, str):
+    if not (name == "until" or name.endswith(("_at", "_until"))) or not isinstance(value, str):
         return value
     return datetime.fromisoformat(value).astimezone(UTC)

@@ -16,7 +16,7 @@ _FORM = 1
 _SINCE: Mapping[Rule, int] = {}
 """The first form whose looks check a rule. Form 1 if it is not listed. A release that adds a rule has a new form."""
 _AT_THE_CLAIM = frozenset({Rule.COMPANY_LIMIT, Rule.ACCOUNT_LIMIT})
-"""Rules about places, which a claimed attempt already has."""
+"""Rules about places. The claim checks them instead of the look: a claimed attempt has its place."""
 _A_DAY = timedelta(days=1)
 
 
@@ -77,7 +77,7 @@ def last_look(history: Sequence[HistoryEntry]) -> LastLook | None:
 
 
 def _checked(form: int) -> tuple[Rule, ...]:
-    return tuple(rule for rule in Rule if rule not in _AT_THE_CLAIM and _SINCE.get(rule, 1) <= form)
+    return tuple(rule for rule in Rule if _SINCE.get(rule, 1) <= form)
 
 
 def _until_blocked(blocked: Rule) -> Iterator[tuple[Rule, RuleResult]]:
@@ -88,7 +88,7 @@ def _until_blocked(blocked: Rule) -> Iterator[tuple[Rule, RuleResult]]:
             yield rule, RuleResult.BLOCKED
             result = RuleResult.NOT_RECORDED
         else:
-            yield rule, result
+            yield rule, RuleResult.PASSED if rule in _AT_THE_CLAIM else result
 
 
 def _read(form: Mapping[str, Any]) -> LookRecord:

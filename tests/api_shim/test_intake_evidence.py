@@ -54,6 +54,7 @@ def test_evidence_explains_a_call_to_an_independent_judge(intake: Intake, tenant
     assert found["lastLook"]["facts"]["tzdataVersion"] == found["schedule"]["tzdataVersion"]
     happened = ["created", "claimed", "placed", "progressed", "ended", "outcome_awaited"]
     assert [each["event"] for each in found["history"]] == happened
+    assert found["history"][-1]["detail"]["until"].endswith("Z")
     assert found["seals"] == {"state": "WHOLE", "faults": [], "unsealed": []}
 
 
