@@ -1,6 +1,7 @@
 """Stories of the crash matrix about conversations: reports of their outcomes, waits for them, and verdicts of machines.
 
-Whatever dies, a call that its conversation reported is followed by one attempt at most.
+Whatever dies, a call that its conversation reported is followed by one attempt at most. After a late opt-out no phone
+rings, unless its dialler has made the last look before.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,11 +24,11 @@ from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import seed
 from tests.support.builders import ALWAYS, Tenant, of_company
-from tests.verification.crash.behaviours import HEARD_AS_ANSWERED, JUDGED, Ending
+from tests.verification.crash.behaviours import BEHAVIOURS, HEARD_AS_ANSWERED, JUDGED, OUTCOME_UNPROVEN, Ending
 from tests.verification.crash.stories import Cell, Play, cells, how_it_ended
 from tests.verification.judge.history import Verb
-from tests.verification.world.installation import ended
-from tests.verification.world.workers import CLOCK, CrashSetup
+from tests.verification.world.installation import ended, has_ended
+from tests.verification.world.workers import CLOCK, CrashSetup, is_stopped, thawed
 
 _A_SECOND = timedelta(seconds=1)
 _AT_ONCE = RetryPolicy(max_retries=1, delays=dict.fromkeys(("NO_ANSWER", "VOICEMAIL"), (_A_SECOND,)))
@@ -40,7 +41,7 @@ _OF_A_TOKEN = "SELECT e.id FROM carrier_events e JOIN attempt_tokens t USING (to
 @contextmanager
 def _a_voice_server(play: Play) -> Iterator[Tenant]:
     """Create a company that may report outcomes, with asynchronous machine detection if the cell has a verdict."""
-    has_verdict = play.cell.behaviour in {*JUDGED, "no_verdict"}
+    has_verdict = play.cell.behaviour in {*JUDGED, "no_verdict"} or play.cell.story in _REFUSED
     detection = MachineDetection.ASYNC if has_verdict else MachineDetection.SYNC
     settings = {"intervals": ALWAYS, "retry_policy": _AT_ONCE, "machine_detection": detection}
     company = of_company(play.tenant, seed(play.tenant.database, play.tenant.now(), **settings))
@@ -268,7 +269,107 @@ def _settle_without_a_verdict(play: Play) -> None:
         play.dies_settling()
 
 
+# ---- opt-outs after a wrong verdict
+
+
+@contextmanager
+def _a_retry(play: Play, company: Tenant, *steps: str) -> Iterator[tuple[Attempt, Attempt]]:
+    """Let the carrier take a person for a machine. Inside the block the clock does not release the retry.
+
+    The retry behaves as the cell says.
+    """
+    machine, *_ = BEHAVIOURS["machine"].rules
+    rules = BEHAVIOURS[play.cell.behaviour].rules
+    with play.setup.leave(CLOCK):
+        both = rules if play.cell.behaviour in JUDGED else (machine, *rules)
+        attempt = play.a_pending_attempt(*both, tenant=company)
+        play.setup.dialler.hand(attempt.id)
+        play.wait(lambda: len(company.attempts(attempt.interview_id)) > 1, "the retry follows the call")
+        retry = _follower(company, attempt)
+        play.wait(lambda: company.now() > retry.due_at, "the retry is due")
+        with play.setup.leave(*steps):
+            yield attempt, retry
+
+
+def _opting_out(attempt: Attempt) -> ReportOutcome:
+    return _reporting(attempt, ConversationOutcome.OPTED_OUT)
+
+
+def _is_noted_once(play: Play, company: Tenant, attempt: Attempt, command: Command) -> None:
+    """Report the same again: it has the same answer and changes nothing."""
+    assert _refusal_of(play, company, command) is None
+    setup, history = _setup_of(play, company), company.history(attempt.id)
+    again = _accepted(play, company, _opting_out(attempt))
+    _apply(play, company, again)
+    assert setup.command(str(again.id)).answer == setup.command(str(command.id)).answer
+    assert company.history(attempt.id) == history
+    assert history.count("reported") == 1
+    assert company.attempt(attempt.id).reason is Reason.VOICEMAIL
+
+
+def _opt_out_of_retry(play: Play) -> None:
+    """Kill the worker that applies the opt-out, while two diallers take the retry. It is cancelled."""
+    with _a_voice_server(play) as company:
+        with _a_retry(play, company, tasks.APPLY) as (attempt, retry):
+            command = _accepted(play, company, _opting_out(attempt))
+            play.dies("apply", command.id)
+            play.dialled_twice(retry)
+            _apply(play, company, command)
+            _is_noted_once(play, company, attempt, command)
+        assert company.history(retry.id) == ["created", "cancelled"], "it was not claimed after the report"
+        assert company.interview_status(attempt) is InterviewStatus.FAILED
+        play.expected = Ending(rings=1, reasons=(Reason.VOICEMAIL, Reason.REPLACED))
+
+
+def _opt_out_of_claimed_retry(play: Play) -> None:
+    """Kill the dialler of the retry, and report the opt-out then. Only a call that was sent rings."""
+    with _a_voice_server(play) as company:
+        with _a_retry(play, company, tasks.APPLY) as (attempt, retry):
+            play.dies_dialling(retry)
+            command = _accepted(play, company, _opting_out(attempt))
+            _apply(play, company, command)
+            _is_noted_once(play, company, attempt, command)
+        was_sent = play.cell.failpoint in {"dial.sent", "dial.recorded"}
+        of_retry = BEHAVIOURS[play.cell.behaviour].when_unrecorded if was_sent else OUTCOME_UNPROVEN
+        # The policy has one retry, and this is it.
+        rings = 1 + min(of_retry.rings, 1)
+        play.expected = Ending(rings=rings, reasons=(Reason.VOICEMAIL, of_retry.reasons[0]))
+
+
+def _opt_out_before_last_look(play: Play) -> None:
+    """Kill the worker that applies the opt-out, while the dialler of the retry is frozen between claim and last look.
+
+    The last look keeps the phone silent. The attempt is held until its interview ends.
+    """
+    with _a_voice_server(play) as company:
+        with _a_retry(play, company, tasks.APPLY) as (attempt, retry):
+            dialler = play.setup.dialling([retry.id], DUECALL_FAILPOINT="dial.claimed:stop")
+            play.diallers.append(dialler)
+            play.wait_for_failpoint(lambda: is_stopped(dialler), retry)
+            command = _accepted(play, company, _opting_out(attempt))
+            play.dies("apply", command.id)
+            _apply(play, company, command)
+            thawed(dialler)
+            _is_noted_once(play, company, attempt, command)
+            play.wait_for_failpoint(lambda: has_ended(dialler) or _deferrals(play, retry) == ["OPTED_OUT"], retry)
+            deletion = _accepted(play, company, DeleteInterview(interview_id=attempt.interview_id))
+            _apply(play, company, deletion)
+        assert _deferrals(play, retry) == ["OPTED_OUT"]
+        play.expected = Ending(rings=1, reasons=(Reason.VOICEMAIL, Reason.INTERVIEW_DELETED))
+
+
+def _deferrals(play: Play, attempt: Attempt) -> list[str]:
+    query = "SELECT detail ->> 'cause' AS cause FROM attempt_history WHERE attempt_id = :id AND event = 'deferred'"
+    return [row.cause for row in play.tenant.ask(query, id=attempt.id)]
+
+
+_REFUSED: Mapping[str, Callable[[Play], None]] = {
+    "opt-out": _opt_out_of_retry,
+    "opt-out, claim": _opt_out_of_claimed_retry,
+    "opt-out, last look": _opt_out_before_last_look,
+}
 CONVERSATIONS: Mapping[str, Callable[[Play], None]] = {
+    **_REFUSED,
     "outcome at the door": _report_at_the_door,
     "apply outcome": _apply_report,
     "apply call back": partial(_apply_report, outcome=ConversationOutcome.CALL_BACK),
@@ -294,4 +395,8 @@ OF_CONVERSATIONS: tuple[Cell, ...] = (
     *cells("hear verdict", _HEARING, JUDGED),
     *cells("verdict and outcome", _HEARING, JUDGED),
     *cells("no verdict", ["settle.taken", "settle.asked", "settle.proving", "settle.settled"], ("no_verdict",)),
+    *cells("opt-out", _APPLYING, ("machine", "machine_after_the_end")),
+    *cells("opt-out, claim", ["dial.claimed", "dial.looked", "dial.permitted", "dial.recorded"], ("answered",)),
+    *cells("opt-out, claim", ["dial.sent"], ("answered", "unlisted", "accept_and_silence", "refuse_500", "busy")),
+    *cells("opt-out, last look", _APPLYING, ("answered",)),
 )
