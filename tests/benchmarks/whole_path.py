@@ -43,7 +43,7 @@ from standalone.private_server import free_port
 from standalone.run_file import Running
 from standalone.system import Options, System
 from standalone.valkey_and_postgres import EmbeddedPostgres
-from tests.benchmarks import celery_eta, cloned_calls, console_pages, lists, partners
+from tests.benchmarks import celery_eta, cloned_calls, console_pages, lists, partners, reports
 from tests.benchmarks.counters import Cost, Meter
 from tests.benchmarks.lock_conflicts import LockConflicts
 from tests.benchmarks.minimal_carrier import ACCOUNT_SID, AUTH_TOKEN
@@ -152,6 +152,7 @@ def running(
         "TWILIO_VOICE_URL": f"{carrier}/voice",
         "TWILIO_CPS": "10000",
         "TWILIO_MAX_CALLS": "1000000",
+        "OUTCOME_WAIT_S": "3600",
     }
     argv = [sys.executable, "-m", "tests.benchmarks.minimal_carrier", "--port", str(carrier_port)]
     argv += ["--answer-s", str(answer_s)]
@@ -443,6 +444,49 @@ def webhooks(rate: float, *, seconds: float) -> Callable[[Callable[[str], None]]
     return measure
 
 
+def reported(rate: float, *, calls: int) -> Callable[[Callable[[str], None]], Row]:
+    """Compare the lateness of calls without and with `rate` reports a second about earlier calls.
+
+    `calls` of each kind are placed: spread over time, and at the same instant. So many calls are answered before that
+    every report is about another one.
+    """
+    kinds: dict[str, Callable[[], list[datetime]]] = {
+        "steady": lambda: _spread(50, calls / 50),
+        "burst": lambda: [_now() + _AHEAD] * calls,
+    }
+
+    def measure(progress: Callable[[str], None]) -> Row:
+        with running(callbacks=True, progress=progress) as bench:
+            place_calls(bench, [_now() + _AHEAD] * 20, settles=True, patience_s=60)
+            reports.let_key_report(bench.connection)
+            progress("placing the calls that are reported")
+            answered = round(rate * (calls / 50 + 20))
+            place_calls(bench, [_now() + _AHEAD] * answered, settles=True, patience_s=600)
+            sender = reports.Reports(bench.api, bench.headers, iter(reports.tokens_of(bench.connection)), rate)
+            found: Row = {}
+            for kind, due in kinds.items():
+                without = place_calls(bench, due(), settles=True, patience_s=180)
+                with sender:
+                    during = place_calls(bench, due(), settles=True, patience_s=180)
+                found |= _compared(kind, without, during)
+            return found | sender.figures() | {"leases lost": bench.count(LOST_LEASES)}
+
+    return measure
+
+
+def _compared(kind: str, without: Row, during: Row) -> Row:
+    found: Row = {}
+    for figure in ("p50 ms", "p99 ms"):
+        found[f"{kind} {figure} without"] = without[figure]
+        found[f"{kind} {figure} with"] = during[figure]
+        found[f"{kind} {figure} ratio"] = during[figure] / without[figure]
+    return found | {
+        f"{kind} posted": during["posted"],
+        f"{kind} rang twice": during["rang twice"],
+        f"{kind} others with": during["others"],
+    }
+
+
 def batch(count: int) -> Callable[[Callable[[str], None]], Row]:
     """Send a batch, and single requests meanwhile, until it is applied."""
 
@@ -498,6 +542,7 @@ def parts(pending: int) -> dict[str, dict[str, Callable[[Callable[[str], None]],
         },
         "idle": {"start, memory, idle": idle},
         "webhooks": {"10/s, four callbacks, two receivers of which one is dead": webhooks(10, seconds=30)},
+        "reports": {"500 reports/s, against none": reported(500, calls=500)},
         "batch": {"batch of 10,000": batch(10_000)},
         "backlog": {f"{pending:,} pending": backlog(pending)},
         "lists": {f"lists of {pending:,} interviews": lists_of(pending)},
@@ -512,6 +557,7 @@ _TAKES = {
     "intake": "2 minutes",
     "idle": "1 minute",
     "webhooks": "1 minute",
+    "reports": "4 minutes",
     "batch": "2 minutes",
     "backlog": "grows with --pending",
     "lists": "grows with --pending",
