@@ -307,6 +307,8 @@ def _newly_failed(attempt: Attempt, news: CallNews) -> bool | None:
 
 def _with_what_was_heard(attempt: Attempt, news: CallNews) -> CallNews:
     """Add to the news of an end the facts that earlier news of the same call reported."""
+    if attempt.sip_code is None and attempt.answered_by is None and not attempt.instructions_failed:
+        return news
     return replace(
         news,
         sip_code=attempt.sip_code if news.sip_code is None else news.sip_code,

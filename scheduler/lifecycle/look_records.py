@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from scheduler.domain.call import CalleeClock
@@ -25,6 +26,7 @@ def record_of(
 ) -> dict[str, Any]:
     """Build the stored form of what a look at `now` has found. `clocks` are those that had to be open."""
     local = [each for clock in clocks for each in call_windows.local_times(clock, now)]
+    near = frozenset((each + days * _A_DAY).weekday() for each in local for days in (-1, 0, 1))
     return {
         "form": _FORM,
         "at": now.isoformat(),
@@ -34,7 +36,7 @@ def record_of(
             for clock in clocks
             for name, offset in zip(_names(clock), call_windows.utc_offsets(clock, now), strict=True)
         },
-        "hours": list(_hours(callee.settings.intervals, local)),
+        "hours": _hours(tuple(callee.settings.intervals), near),
         "room_s": policy.room.total_seconds(),
         "consent_until": callee.consent_until.isoformat(),
         "country": None if callee.number is None else callee.number.region,
@@ -46,13 +48,15 @@ def _names(clock: CalleeClock) -> tuple[str, ...]:
     return clock.zones if clock.offset is None else (offset_text(clock.offset),)
 
 
-def _hours(intervals: Sequence[CallTimeInterval], local: Sequence[datetime]) -> Iterator[list[Any]]:
-    """Yield the intervals that start near these local times, each as its days, start and end."""
-    near = {(each + days * _A_DAY).weekday() for each in local for days in (-1, 0, 1)}
+@lru_cache(maxsize=1024)
+def _hours(intervals: tuple[CallTimeInterval, ...], near: frozenset[int]) -> list[list[Any]]:
+    """List the intervals that start on these days of the week, each as its days, start and end."""
+    hours = []
     for interval, form in zip(intervals, time_texts.intervals_as_json(intervals), strict=True):
         days = [day.name for day in sorted(interval.days) if day.value in near]
         if days:
-            yield [days, form["start"], form["end"]]
+            hours.append([days, form["start"], form["end"]])
+    return hours
 
 
 def last_look(history: Sequence[HistoryEntry]) -> LastLook | None:

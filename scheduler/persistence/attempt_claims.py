@@ -1,7 +1,7 @@
 """Attempts: locked for the claim, claimed, and checked a last time before dialling."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy import Row, TextClause, text
 from scheduler.domain.attempt import Attempt, Claimed
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.lifecycle.state_machine import changes, evolve
+from scheduler.lifecycle.state_machine import changes, evolve, with_values
 from scheduler.persistence.attempt_rows import attempt_of, column_of, sealed
 from scheduler.persistence.call_conditions import COMPANY_MAY_CALL, LINE_HAS_A_CALL, LINE_RESTS, command_waits
 from scheduler.persistence.carrier_accounts import DATABASE_NOW, DatabaseName
@@ -114,7 +114,7 @@ class AttemptClaims(Store):
         """
         key = self._connection.history_key
         written = [
-            sealed(key, attempt, evolve(replace(attempt, called_number=number), event, now), event, actor)
+            sealed(key, attempt, evolve(with_values(attempt, {"called_number": number}), event, now), event, actor)
             for attempt, event, number in claims
         ]
         moved, history = [each for each, _ in written], [row for _, row in written]

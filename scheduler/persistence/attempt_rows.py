@@ -11,7 +11,7 @@ from sqlalchemy import Row
 from scheduler.domain.attempt import Attempt, Event, Reported
 from scheduler.domain.call import Schedule, ScheduleWarning
 from scheduler.domain.evidence import SealedEntry
-from scheduler.lifecycle.state_machine import arrow_of
+from scheduler.lifecycle.state_machine import arrow_of, with_values
 from scheduler.persistence.connection import Connection, update_all
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json
 from scheduler.persistence.rows import from_row
@@ -63,7 +63,8 @@ def sealed(
 
     `before` is None for a new attempt. Without a `key` the row has no seal, as rows of release 0.2.0.
     """
-    arrow = arrow_of(before, event)
+    if before is None:
+        arrow_of(None, event)
     detail = _detail_of(event)
     if event.name in history_seals.SET_THE_SCHEDULE:
         detail[history_seals.SCHEDULE_DIGEST] = history_seals.schedule_digest(schedule_as_json(after.schedule))
@@ -72,8 +73,8 @@ def sealed(
         "at": after.updated_at,
         "event": event.name,
         "from_state": before.state.value if before else "",
-        "to_state": arrow.target.value,
-        "reason": arrow.reason.value if arrow.reason else "",
+        "to_state": after.state.value,
+        "reason": after.reason.value if after.reason else "",
         "epoch": after.epoch,
         "actor": actor,
         "detail": detail,
@@ -82,13 +83,23 @@ def sealed(
     if key is None:
         return after, row
     row["seal"] = seal = history_seals.seal_of(key, after.history_seal, entry_of(row))
-    return Attempt(**{**vars(after), "history_seal": history_seals.closing_seal_of(key, seal)}), row
+    return with_values(after, {"history_seal": history_seals.closing_seal_of(key, seal)}), row
 
 
 def entry_of(row: Mapping[str, Any]) -> SealedEntry:
     """Read what is sealed in a row of the history."""
-    names = ("attempt_id", "at", "event", "from_state", "to_state", "reason", "actor", "detail", "seal")
-    return SealedEntry(number=row["epoch"], **{name: row[name] for name in names})
+    return SealedEntry(
+        attempt_id=row["attempt_id"],
+        number=row["epoch"],
+        at=row["at"],
+        event=row["event"],
+        from_state=row["from_state"],
+        to_state=row["to_state"],
+        reason=row["reason"],
+        actor=row["actor"],
+        detail=row["detail"],
+        seal=row["seal"],
+    )
 
 
 _COLUMNS = tuple(each.name for each in fields(Attempt))

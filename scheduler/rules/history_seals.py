@@ -15,6 +15,7 @@ from typing import Any
 from scheduler.domain.evidence import FaultKind, SealCheck, SealedEntry, SealFault, SealState
 
 _BYTES = 16
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _FORM = b"1"
 """The form of the sealed content. Another form needs another value, and both are then checked."""
 SCHEDULE_DIGEST = "schedule_digest"
@@ -113,4 +114,4 @@ def _schedule_faults(entries: Sequence[SealedEntry], schedule: Mapping[str, Any]
 
 def _canonical(content: object) -> bytes:
     """Encode JSON in one form, whatever the order in which PostgreSQL returns the keys."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return _ENCODER.encode(content).encode()
