@@ -419,7 +419,13 @@ def test_the_database_refuses(connection: psycopg.Connection[object], second: di
 @pytest.mark.parametrize("outcome", sorted(set(ConversationOutcome) - REFUSALS))
 @pytest.mark.parametrize("reason", [*MAY_HAVE_BEEN_ANSWERED, Reason.ANSWERED])
 def test_only_a_refusal_is_reported_after_the_wait(reason: Reason, outcome: ConversationOutcome) -> None:
-    ended = replace(an_attempt(ENDS[reason], reason), outcome_until=None)
+    ended = replace(an_attempt(ENDS[reason], reason), outcome_until=None, look_at=None)
     assert evolve(ended, events.Reported(outcome=ConversationOutcome.OPTED_OUT), LATER).reason is reason
     with pytest.raises(NoSuchArrow):
         evolve(ended, events.Reported(outcome=outcome), LATER)
+
+
+@pytest.mark.parametrize("outcome", sorted(ConversationOutcome))
+def test_any_outcome_is_reported_in_a_call_that_was_found_late(outcome: ConversationOutcome) -> None:
+    found = an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
+    assert evolve(found, events.Reported(outcome=outcome), LATER).outcome is outcome

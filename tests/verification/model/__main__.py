@@ -70,6 +70,8 @@ CONVERSATIONS: Mapping[str, str] = {
     "A_LATE_PROOF_IS_FOLLOWED": "a call whose end is proven late is retried",
     "A_LATE_CALL_BACK_IS_LOST": "a person who named a time is not called, because the end of the call was lost",
     "A_LATE_CALL_BACK_REOPENS_ANY": "a time that a person named reopens an interview that is completed or cancelled",
+    "A_LATE_CALL_BACK_PASSES_NEWER_CALLS": "a time that a person named is kept although a newer call has ended",
+    "A_FOUND_CALL_IS_NOT_REPORTED": "a report in a live call that was found late is refused",
     "A_LATE_REFUSAL_IS_REFUSED": "an opt-out is not accepted after another report, a verdict or a lost end",
     "A_LATE_REFUSAL_LEAVES_THE_RETRY": "a retry stays pending after a late opt-out",
     "A_REFUSED_CALL_IS_RETRIED": "a late opt-out is followed by another retry",
@@ -89,6 +91,7 @@ _SMALL_BATCHES = {"CLAIMS": 2, "ATTEMPTS": 3}
 _SMALL_CONVERSATIONS = {"ATTEMPTS": 2, "COMMANDS": 1}
 _OPT_OUTS = {**_SMALL_CONVERSATIONS, "OPT_OUTS": 1}
 _TECHNICALS = {**_SMALL_CONVERSATIONS, "TECHNICALS": 1}
+_THREE_CALLS = {"ATTEMPTS": 3, "COMMANDS": 1}
 _OF_OPT_OUTS = (
     *("A_LAST_LOOK_FORGETS_REPORTS", "A_REFUSED_CALL_IS_RETRIED"),
     *("A_LATE_REFUSAL_IS_REFUSED", "A_LATE_REFUSAL_LEAVES_THE_RETRY"),
@@ -96,6 +99,7 @@ _OF_OPT_OUTS = (
 _SIZES_OF = {
     "VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS,
     "A_LATE_PROOF_IS_FOLLOWED": _TECHNICALS,
+    "A_LATE_CALL_BACK_PASSES_NEWER_CALLS": _THREE_CALLS,
     **dict.fromkeys(_OF_OPT_OUTS, _OPT_OUTS),
 }
 """Sizes that broken rules need to be detected. Default: small."""

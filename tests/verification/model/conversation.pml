@@ -4,8 +4,8 @@
  *
  * The model has one interview of a company that may report, and up to ATTEMPTS attempts of it. A voice server reports
  * two outcomes of each call, which differ: CALL_BACK, and FINISHED or (with OPT_OUTS) OPTED_OUT or (with TECHNICALS)
- * TECHNICAL. An opt-out may come late. A client invokes the interview or deletes it, COMMANDS times. News of the carrier come in any order, or never. Settle polls, ends waits,
- * gives calls up, and hears late proof.
+ * TECHNICAL. An opt-out may come late. A client invokes the interview or deletes it, COMMANDS times. News of the
+ * carrier come in any order, or never. Settle polls, ends waits, gives calls up, and hears late proof.
  *
  * Events follow scheduler/lifecycle/state_machine.py, as in dial.pml, which has what happens between claim and POST:
  * here a claimed call is placed in one step. Accepted commands wait in `inbox`, and are applied in their order.
@@ -111,7 +111,8 @@ inline reported(a, what) {
   :: at[a].state == IN_PROGRESS -> TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON)
   :: at[a].reason == VOICEMAIL -> assert(what == OPTED_OUT); TAKES(a, FAILED, FAILED, VOICEMAIL)
   :: at[a].reason == INSTRUCTIONS_FAILED -> assert(what == OPTED_OUT); TAKES(a, FAILED, FAILED, INSTRUCTIONS_FAILED)
-  :: at[a].reason == OUTCOME_UNKNOWN -> assert(what == OPTED_OUT); TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN)
+  :: at[a].reason == OUTCOME_UNKNOWN ->
+     assert(at[a].looked_for || what == OPTED_OUT); TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN)
   :: else -> assert(at[a].awaited || what == OPTED_OUT); TAKES(a, COMPLETED, COMPLETED, ANSWERED)
   fi;
   assert(at[a].outcome == NO_OUTCOME || what == OPTED_OUT);
@@ -178,6 +179,11 @@ inline cancelled(a, why) {
 #endif
 
 /* The interview of a call whose end was lost is FAILED. It goes on at the time that the person named. */
+#ifdef A_LATE_CALL_BACK_PASSES_NEWER_CALLS
+#define IS_NEWEST(a) true
+#else
+#define IS_NEWEST(a) (a == made || (a + 1 == made && at[made].state == CANCELLED))
+#endif
 #ifdef A_LATE_CALL_BACK_REOPENS_ANY
 #define MAY_CALL_BACK true
 #else
@@ -187,6 +193,7 @@ inline cancelled(a, why) {
 inline called_back(a) {
   if
   :: MAY_CALL_BACK && !HAS_OPEN && !HAS_AWAITED && made < ATTEMPTS ->
+     assert(made == a || at[made].state == CANCELLED); /* a newer call knows better what the person wants */
      if :: status == IS_FAILED -> status = IS_SCHEDULED :: else -> skip fi;
      made++; created(made)
   :: else -> skip
@@ -250,7 +257,7 @@ inline is_proven(a) {
   :: at[a].reason == ANSWERED && at[a].outcome == TECHNICAL -> followed(a)
 #endif
 #ifndef A_LATE_CALL_BACK_IS_LOST
-  :: at[a].reason == ANSWERED && at[a].outcome == CALL_BACK -> called_back(a)
+  :: at[a].reason == ANSWERED && at[a].outcome == CALL_BACK && IS_NEWEST(a) -> called_back(a)
 #endif
   :: else -> skip
   fi;
@@ -268,7 +275,8 @@ inline is_proven(a) {
      :: else -> skip
      fi
   fi;
-  assert(at[a].reason != ANSWERED || at[a].outcome != CALL_BACK || status != IS_FAILED || made == ATTEMPTS)
+  assert(at[a].reason != ANSWERED || at[a].outcome != CALL_BACK || status != IS_FAILED || made == ATTEMPTS ||
+         !IS_NEWEST(a))
 }
 
 /* An opt-out that is reported after the call: a pending attempt is cancelled, and none follows. */
@@ -603,8 +611,12 @@ active proctype Caller() {
 #else
 #define IS_NEW(a) (at[a].outcome == NO_OUTCOME)
 #endif
-#define MAY_BE_REPORTED(a) \
-  (at[a].awaited || (at[a].state == IN_PROGRESS && (at[a].heard == TALKS || at[a].hung_up)))
+#ifdef A_FOUND_CALL_IS_NOT_REPORTED
+#define IS_LIVE_FOR_US(a) (at[a].state == IN_PROGRESS)
+#else
+#define IS_LIVE_FOR_US(a) (at[a].state == IN_PROGRESS || at[a].looked_for)
+#endif
+#define MAY_BE_REPORTED(a) (at[a].awaited || (IS_LIVE_FOR_US(a) && (at[a].heard == TALKS || at[a].hung_up)))
 
 /* An opt-out is accepted of each call that was answered, or may have been, whatever was reported before. */
 #define MAY_HAVE_BEEN_ANSWERED(a) \
@@ -629,10 +641,13 @@ inline applies_report(a, what) {
 #else
         skip
 #endif
-     :: else -> reported(a, what); refuses(a)
+     :: else ->
+        reported(a, what);
+        if :: what == OPTED_OUT -> refuses(a) :: else -> skip fi
      fi
   :: else ->
      assert(!at[a].in_time || at[a].was_reported || is_deleted); /* accepted in time, and refused */
+     assert(!IS_LIVE(a) || at[a].heard != TALKS || at[a].outcome != NO_OUTCOME || is_deleted);
      assert(what != OPTED_OUT || at[a].outcome == OPTED_OUT || is_deleted || !MAY_HAVE_BEEN_ANSWERED(a))
   fi
 }
