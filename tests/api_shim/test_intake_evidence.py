@@ -76,6 +76,13 @@ def test_wait_that_ends_without_a_report_is_no_report(intake: Intake, tenant: Te
 
 
 @does("F9-6")
+def test_evidence_has_a_refusal_that_came_after_the_wait(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    attempt = tenant.take(a_finished_call(tenant), NotReported())
+    data(intake.post(f"/call-attempts/by-token/{attempt.token}/outcome", {"outcome": "OPTED_OUT"}))
+    assert evidence_of(intake, attempt)["reported"]["outcome"] == "OPTED_OUT"
+
+
+@does("F9-6")
 def test_changed_history_is_reported(intake: Intake, tenant: Tenant) -> None:
     attempt = a_finished_call(tenant)
     tenant.change(

@@ -5,8 +5,10 @@ from datetime import timedelta
 
 from scheduler.domain.attempt import Attempt, Ended, Reason
 from scheduler.domain.call import Accepted, AnsweredBy
+from scheduler.rules import retention
 from scheduler.rules.tallies import Sent
 from tests.command_line.conftest import Duecall
+from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt, a_pending_attempt, a_placed_attempt, a_sid
 from tests.verification.judge import call_evidence
 
@@ -66,6 +68,14 @@ def test_changed_history_is_named_and_ends_with_status_1(duecall: Duecall, tenan
     assert (page.code, "History BROKEN" in page.told, "CHANGED" in page.told) == (1, True, True)
     document = duecall(f"explain {attempt.id} --evidence --json")
     assert (document.code, json.loads(document.out)["seals"]["state"]) == (1, "BROKEN")
+
+
+def test_purged_history_is_not_called_unchanged(duecall: Duecall, tenant: Tenant, now: TestClock) -> None:
+    now.move(-2 * retention.HISTORY)
+    attempt = a_finished_call(tenant)
+    tenant.change("DELETE FROM attempt_history WHERE attempt_id = :id", id=attempt.id)
+    said = duecall(f"explain {attempt.id} --evidence")
+    assert (said.code, "no entry is stored, so nothing proves the history" in said.told) == (0, True), said
 
 
 def test_look_that_was_not_recorded_is_said_to_be_lost(duecall: Duecall, tenant: Tenant) -> None:

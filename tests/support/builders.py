@@ -16,6 +16,7 @@ from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySetting
 from scheduler.domain.interview import Candidate, Interview, InterviewStatus
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
+from scheduler.ids import new_id
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.persistence.tables import attempts
@@ -366,7 +367,8 @@ def an_unsaved_attempt(
     retry_number: int = 0,
 ) -> Attempt:
     """Build a pending attempt that begins a chain. Its due time is that of its schedule."""
-    attempt_id, now = uuid4(), tenant.now()
+    now = tenant.now()
+    attempt_id = new_id(now)
     return Attempt(
         id=attempt_id,
         interview_id=interview_id,

@@ -13,6 +13,7 @@ from scheduler.domain.evidence import Evidence, FaultKind, LookResult, RuleResul
 from scheduler.domain.explanation import Rule
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence import evidence
+from scheduler.rules import retention
 from scheduler.rules.tallies import Sent
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.evidence import CallEvidence
@@ -98,6 +99,18 @@ def test_deleted_row_of_the_history_is_found(tenant: Tenant, read: Callable[[Att
     assert FaultKind.REMOVED in {each.kind for each in read(attempt).seals.faults}
 
 
+@pytest.mark.parametrize("deleted", ["epoch < 1", "epoch < 3", "true"])
+def test_deleted_start_is_found_whatever_the_row_says_of_its_age(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], deleted: str
+) -> None:
+    """The start of an old history is purged, and no seal covers the column."""
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    tenant.change(f"DELETE FROM attempt_history WHERE attempt_id = :id AND {deleted}", id=attempt.id)
+    aged = "UPDATE attempts SET created_at = created_at - :age WHERE id = :id"
+    tenant.change(aged, id=attempt.id, age=2 * retention.HISTORY)
+    assert read(attempt).seals.state is SealState.BROKEN
+
+
 def test_inserted_row_of_the_history_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
     attempt = tenant.take(placed_with_look(tenant), *A_CALL)
     columns = "attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail, seal"
@@ -128,6 +141,21 @@ def test_rows_of_release_0_2_0_are_no_fault(tenant: Tenant, read: Callable[[Atte
     tenant.dial.record([(claims.claimed[0].attempt, Accepted(call_sid=a_sid()))])
     found = read(tenant.attempt(attempt.id))
     assert (found.seals.state, found.seals.faults, found.seals.unsealed) == (SealState.PARTLY_SEALED, (), (0,))
+
+
+def test_purged_history_of_release_0_1_0_is_no_fault(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    """The ids of its attempts are random, so nothing tells how old they are."""
+    attempt, old = tenant.take(a_pending_attempt(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER)), uuid4()
+    tenant.change("UPDATE attempt_history SET seal = NULL WHERE attempt_id = :id", id=attempt.id)
+    tenant.change("DELETE FROM attempt_history WHERE attempt_id = :id AND epoch = 0", id=attempt.id)
+    tenant.change(
+        "WITH moved AS (UPDATE attempt_history SET attempt_id = :old WHERE attempt_id = :id)"
+        " UPDATE attempts SET (id, chain_id, history_seal) = (:old, :old, NULL) WHERE id = :id",
+        id=attempt.id,
+        old=old,
+    )
+    found = CallEvidence(tenant.context).of_operator(old)
+    assert (found.seals.state, found.seals.faults) == (SealState.PARTLY_SEALED, ())
 
 
 @pytest.mark.parametrize(("most", "is_cut"), [(5, True), (6, False)])

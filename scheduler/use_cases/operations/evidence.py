@@ -1,12 +1,13 @@
 """The evidence of a call: its request, its last look, its callbacks, and its history with the check of its seals."""
 
 from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
 from scheduler.domain.evidence import Evidence, EvidenceEntry, SealedEntry, StoredConsent
 from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.principal import Principal, seen_by_companies
-from scheduler.ids import first_id
+from scheduler.ids import VERSION, first_id
 from scheduler.lifecycle import look_records
 from scheduler.persistence.stores import Stores
 from scheduler.rules import history_seals, retention
@@ -59,9 +60,17 @@ class CallEvidence:
                 last_number=stored.last_number,
                 closing_seal=stored.closing_seal,
                 schedule=stored.schedule,
-                is_purged=read.is_cut or attempt_id < first_id(now - retention.HISTORY),
+                is_purged=read.is_cut or _may_be_purged(attempt_id, now),
             ),
         )
+
+
+def _may_be_purged(attempt_id: UUID, now: datetime) -> bool:
+    """Return True if the start of this history may have been deleted after its retention.
+
+    The id tells the age, because no seal covers the column. Ids of release 0.1.0 are random, and tell nothing.
+    """
+    return attempt_id.version != VERSION or attempt_id < first_id(now - retention.HISTORY)
 
 
 def _happening(entry: SealedEntry) -> HistoryEntry:

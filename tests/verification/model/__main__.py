@@ -117,6 +117,8 @@ class Run:
     must_happen: frozenset[str] = frozenset()
     """Events and situations that the run must reach: a situation that never happens is never checked."""
     whether_all_end: bool = False
+    is_breadth_first: bool = False
+    """Search short orders first, for a broken rule whose error the usual search meets late."""
 
     @property
     def defines(self) -> list[str]:
@@ -175,7 +177,13 @@ def _runs_of_conversations() -> Iterator[Run]:
         yield Run(name=f"conversations as they are: {name}", model=CONVERSATION, sizes=sizes, must_happen=events)
     for switch, what in CONVERSATIONS.items():
         needed = _SIZES_OF.get(switch, _SMALL_CONVERSATIONS)
-        yield Run(name=f"conversations broken: {what}", model=CONVERSATION, sizes=needed, broken=switch)
+        yield Run(
+            name=f"conversations broken: {what}",
+            model=CONVERSATION,
+            sizes=needed,
+            broken=switch,
+            is_breadth_first=needed is _THREE_CALLS,
+        )
 
 
 def check(run: Run, *, is_long: bool = True) -> Found:
@@ -184,6 +192,7 @@ def check(run: Run, *, is_long: bool = True) -> Found:
         text = with_its_events_told(run.model) if run.must_happen else run.model.read_text(encoding="utf-8")
         (Path(folder) / run.model.name).write_text(text, encoding="utf-8")
         kind = ["-DNFAIR=4"] if run.whether_all_end else ["-DSAFETY"]
+        kind += ["-DBFS"] if run.is_breadth_first else []
         # -o1 disables dead variable analysis, which would make 50 % more states here.
         _made(["spin", "-a", "-o1", *run.defines, run.model.name], folder)
         # Broken rules are detected at once: optimising would take longer than it saves.

@@ -276,7 +276,7 @@ inline is_proven(a) {
      fi
   fi;
   assert(at[a].reason != ANSWERED || at[a].outcome != CALL_BACK || status != IS_FAILED || made == ATTEMPTS ||
-         !IS_NEWEST(a))
+         is_deleted || !IS_NEWEST(a))
 }
 
 /* An opt-out that is reported after the call: a pending attempt is cancelled, and none follows. */
