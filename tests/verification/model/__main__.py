@@ -103,7 +103,7 @@ _SIZES_OF = {
     **dict.fromkeys(_OF_OPT_OUTS, _OPT_OUTS),
 }
 """Sizes that broken rules need to be detected. Default: small."""
-_MEGABYTES = 1900
+_MEGABYTES = 2800
 _AT_ONCE = 2
 _DEEPEST = 1_000_000
 
