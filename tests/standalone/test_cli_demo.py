@@ -2,8 +2,12 @@
 
 import io
 import re
+import socket
+import struct
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
@@ -19,6 +23,7 @@ from standalone.demo.run import EXPECTED_ALARM
 from standalone.demo.sample_calls import CALLS, FULL_DAY, STARTS_AT, SampleCall, Then, moved_to
 from standalone.demo.table import WIDE, table
 from standalone.demo.voice_server import VoiceServer
+from tests.conftest import wait_until
 from tests.docs.pages import read
 
 STARTS = datetime.fromisoformat(STARTS_AT).astimezone(UTC)
@@ -199,6 +204,22 @@ def test_voice_server_instructs_and_remembers_the_conversation() -> None:
         assert requests.get(f"{voice_server.url}?probe=1", timeout=10).status_code == 200
         assert requests.post(voice_server.url, data=form, timeout=10).status_code == 400
         assert list(voice_server.unreported) == [("a-token", "+912266012346")]
+
+
+def test_client_that_hangs_up_prints_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    """When the demo stops, the carrier may end in the middle of a request."""
+    with VoiceServer() as voice_server:
+        address = urlsplit(voice_server.url)
+        with socket.create_connection((address.hostname, address.port), timeout=10) as client:
+            client.sendall(b"POST /voice?attempt=a-token HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+            wait_until(lambda: _handlers() == 1, seconds=10, says="the request is read")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed with a reset
+        wait_until(lambda: not _handlers(), seconds=10, says="the request has ended")
+    assert capfd.readouterr().err == ""
+
+
+def _handlers() -> int:
+    return sum("process_request" in each.name for each in threading.enumerate())
 
 
 def test_moved_call_has_a_later_time() -> None:
