@@ -1,9 +1,8 @@
 """The demo's voice server: answers the carrier's requests for instructions, and remembers whom it talked to."""
 
-import socket
-import sys
 import threading
 from collections import deque
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -18,21 +17,12 @@ class Talk(NamedTuple):
     number: str
 
 
-class _Server(ThreadingHTTPServer):
-    def handle_error(
-        self, request: socket.socket | tuple[bytes, socket.socket], client_address: tuple[str, int]
-    ) -> None:
-        """Print nothing if the client hung up, as processes do that the demo stops."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
 class VoiceServer:
     """A server on loopback, without a check of the carrier's signature."""
 
     def __init__(self) -> None:
         self.unreported: deque[Talk] = deque()
-        self._server = _Server(("127.0.0.1", 0), _handler(self.unreported))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self.unreported))
         self._thread = threading.Thread(target=self._server.serve_forever, name="voice-server", daemon=True)
 
     @property
@@ -55,6 +45,11 @@ class VoiceServer:
 def _handler(unreported: deque[Talk]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 5.0  # for a client that sends nothing
+
+        def handle(self) -> None:
+            """Answer until the client hangs up, as processes do that the demo stops."""
+            with suppress(ConnectionError):
+                super().handle()
 
         def do_POST(self) -> None:
             form = dict(parse_qsl(self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()))

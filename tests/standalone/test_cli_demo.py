@@ -207,7 +207,7 @@ def test_voice_server_instructs_and_remembers_the_conversation() -> None:
 
 
 def test_client_that_hangs_up_prints_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
-    """When the demo stops, the carrier may end in the middle of a request."""
+    """The carrier may end in the middle of a request, because the demo stops."""
     with VoiceServer() as voice_server:
         address = urlsplit(voice_server.url)
         with socket.create_connection((address.hostname, address.port), timeout=10) as client:

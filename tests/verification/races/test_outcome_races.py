@@ -303,11 +303,12 @@ def test_late_opt_out_races_and_nothing_rings_after_it(tenant: Tenant, now: Test
 
 RESULTS_OF: Mapping[str, set[str]] = {
     "the claim of the retry": {"cancelled", "held", "rings"},
-    "the last look of the retry": {"held", "rings"},
+    "the last look of the retry": {"cancelled", "held", "rings"},
     "an invoke": {"cancelled", "held", "rings"},
     "an invoke and a cancellation": {"cancelled", "held"},
 }
-"""Possible states of the latest attempt after a race. One that was claimed first is on its way, or is put back."""
+"""Possible states of the latest attempt after a race. One that was claimed first is on its way, or is put back
+(and cancelled, if a look blocks it before the opt-out is applied)."""
 
 
 def reports_of(race: Race) -> list[str]:
