@@ -224,7 +224,7 @@ def after_a_cancellation(tenant: Tenant) -> Attempt:
 LATE = [after_a_verdict, after_failed_instructions, of_unknown_end, found_late, after_the_wait, after_a_cancellation]
 
 
-@guards("lasting_refusal")
+@guards("lasting_refusal", "look_refused")
 @pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
 @pytest.mark.parametrize("situation", LATE)
 def test_refusal_is_noted_whatever_the_call_became(

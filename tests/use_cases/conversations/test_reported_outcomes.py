@@ -259,7 +259,6 @@ def test_call_that_no_person_answered_has_no_outcome(voice: Tenant, perform: Per
     assert follower(voice, attempt) is not None
 
 
-@guards("reported_outcome")
 def test_report_decides_before_the_carriers_verdict_of_a_machine(voice: Tenant, perform: Perform) -> None:
     attempt = voice.take(
         a_placed_attempt(voice), Progressed(rank=CallProgress.ANSWERED, answered_by=AnsweredBy.MACHINE)
