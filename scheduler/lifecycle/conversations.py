@@ -1,10 +1,19 @@
 """Conversations: which reports of their outcomes are accepted, and what follows from an outcome."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
+from scheduler.domain.attempt import (
+    Attempt,
+    AttemptState,
+    ConversationOutcome,
+    Ended,
+    Event,
+    ProofMissing,
+    Proven,
+    Reason,
+)
 from scheduler.domain.call import CallProgress, Schedule, ScheduleWarning
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import (
@@ -43,8 +52,7 @@ def is_new_report(
         return True
     if first is not None:
         raise OutcomeReported(outcome=first[0].value, callBackAt=first[1])
-    is_live = attempt.state is AttemptState.IN_PROGRESS or has_live_leg(attempt)
-    if not is_awaited(attempt) and not (is_live and _was_answered(attempt)):  # guard: report_before_answer
+    if not is_awaited(attempt) and not _is_conversation(attempt):  # guard: report_before_answer
         raise CallNotAnswered(status=attempt.state.value, reasonCode=attempt.reason and attempt.reason.value)
     if outcome is ConversationOutcome.CALL_BACK and attempt.call_backs >= MOST_CALL_BACKS:  # guard: call_backs
         raise TooManyCallBacks(limit=MOST_CALL_BACKS)
@@ -72,6 +80,17 @@ def is_refused(chain: Iterable[Attempt], number_hash: bytes) -> bool:
         or (each.outcome is ConversationOutcome.WRONG_PERSON and each.number_hash == number_hash)
         for each in chain
     )
+
+
+def ends_unreported(attempt: Attempt, happened: Sequence[Event]) -> bool:
+    """Return whether these events end a call that was answered and whose conversation has not reported an outcome."""
+    ends = any(isinstance(each, Ended | Proven | ProofMissing) for each in happened)
+    return ends and attempt.outcome is None and _is_conversation(attempt)
+
+
+def _is_conversation(attempt: Attempt) -> bool:
+    is_live = attempt.state is AttemptState.IN_PROGRESS or has_live_leg(attempt)
+    return is_live and _was_answered(attempt)
 
 
 def _was_answered(attempt: Attempt) -> bool:

@@ -68,6 +68,8 @@ MAX_QUEUE = timedelta(days=1)
 LIST_MARGIN = timedelta(seconds=5)
 """The margin around claim and lease for searches of the carrier's list: its times are whole seconds, clocks differ."""
 
+REPORT_FIRST = timedelta(hours=1)
+"""The longest time after the receipt of a report for which the end of its call waits until it is applied."""
 MAX_AWAITED = timedelta(minutes=1)
 """The longest time after its receipt for which a command is awaited by its request."""
 OWED_AFTER = timedelta(seconds=10)

@@ -25,6 +25,7 @@ from scheduler.use_cases.shared.conflicts import blaming, put_off, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
 from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.shared.report_order import ReportFirst
 from scheduler.use_cases.shared.voice_server import VoiceServerJudge
 
 _log = log(__name__)
@@ -124,8 +125,8 @@ class Hear:
     def _apply(self, event_ids: Sequence[UUID], *, lock_s: float = BATCH_LOCK_S) -> Collection[UUID]:
         """Apply the callbacks. Return the ids to apply one by one.
 
-        Those whose attempts or interviews are locked wait for another hint. Those of an attempt that this release
-        cannot read stay for a worker that can.
+        Those whose attempts or interviews are locked wait for another hint, and so do those of a call whose end
+        comes after an accepted report. Those of an attempt that this release cannot read stay for a worker that can.
         """
         with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
@@ -139,13 +140,16 @@ class Hear:
             batch, held = Batch.free(stores, by_attempt)
             waiting = [each for each in events if each.claim is not None and not batch.has(each.claim.attempt_id)]
             events = [each for each in events if each not in waiting]
-            asks = self._hear(batch, events, now)
+            asks, early = self._hear(batch, events, now)
+            waiting += [each for each in events if each.claim is not None and each.claim.attempt_id in early]
+            events = [each for each in events if each not in waiting]
             if events:
                 stores.carrier_events.heard([event.id for event in events], now)
             failpoint("hear.hearing")
         failpoint("hear.heard")
-        locked = {each.id: each.received_at for each in waiting if each.claim and each.claim.attempt_id in held}
-        put_off(self._hints, tasks.HEAR, locked, now)
+        soon = held | early
+        again = {each.id: each.received_at for each in waiting if each.claim and each.claim.attempt_id in soon}
+        put_off(self._hints, tasks.HEAR, again, now)
         if asks:
             self._hints.send(tasks.SETTLE)
         if self._voice is not None:
@@ -164,9 +168,10 @@ class Hear:
                     event_id=str(event_id),
                 )
 
-    def _hear(self, batch: Batch, events: Sequence[CarrierEvent], now: datetime) -> bool:
+    def _hear(self, batch: Batch, events: Sequence[CarrierEvent], now: datetime) -> tuple[bool, set[UUID]]:
         """Apply the callbacks. Return True if a callback proves nothing and the carrier must be polled.
 
+        Return also the attempts whose calls end after an accepted report. Their callbacks are applied again later.
         If one of several fails, all events of its attempt are taken out, so that they keep their order.
         """
         claimed = [(event, event.claim) for event in events if event.claim is not None]
@@ -180,14 +185,17 @@ class Hear:
             if not decisions.is_old_news(claim.closed_sid, news):
                 heard.append((claim.attempt_id, news))
         asks: set[UUID] = set()
+        early: set[UUID] = set()
         for attempt_id, news in _in_order(heard):
             with blaming(by_attempt[attempt_id], of=len(events)):
                 found = self._effects.hear(batch, batch.attempt(attempt_id), news, "carrier", now)
             if isinstance(found, AskTheCarrier):
                 asks.add(attempt_id)
+            elif isinstance(found, ReportFirst):
+                early.add(attempt_id)
         for attempt_id in asks:
             batch.stores.attempt_polls.reschedule_poll(attempt_id, batch.attempt(attempt_id).epoch, now)
-        return bool(asks) or any(batch.attempt(attempt_id).sip_code is not None for attempt_id, _ in heard)
+        return bool(asks) or any(batch.attempt(attempt_id).sip_code is not None for attempt_id, _ in heard), early
 
 
 def _may_be_early(stores: Stores, alarmed: InvariantViolated, event_id: UUID, now: datetime) -> bool:

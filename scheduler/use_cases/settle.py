@@ -27,6 +27,7 @@ from scheduler.use_cases.shared.conflicts import again_at_once
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
 from scheduler.use_cases.shared.outcome_waits import OutcomeWaits
+from scheduler.use_cases.shared.report_order import ReportFirst, report_comes_first
 from scheduler.use_cases.shared.voice_server import VoiceServerJudge
 
 _log = log(__name__)
@@ -325,7 +326,10 @@ class Settle:
                     verdict = settling.on_no_answer(attempt, now, self._policy)
                     if not isinstance(verdict, ProofMissing):
                         return  # the clock was set since the poll
-                    self._effects.apply_events(Batch(stores, [interview]), attempt, [verdict], _ACTOR, now)
+                    batch = Batch(stores, [interview])
+                    if report_comes_first(batch, attempt, [verdict], now):
+                        return  # the next poll gives it up
+                    self._effects.apply_events(batch, attempt, [verdict], _ACTOR, now)
                     failpoint("settle.failing")
                     _log.error(
                         "outcome_unknown: nothing proved whether the call was placed, so a person decides",
@@ -337,7 +341,8 @@ class Settle:
                 case CallNews():
                     attempt = stores.attempts.lock(attempt_id)
                     batch = Batch(stores, [interview])
-                    self._effects.hear(batch, attempt, outcome, _ACTOR, now)
+                    if isinstance(self._effects.hear(batch, attempt, outcome, _ACTOR, now), ReportFirst):
+                        stores.attempt_polls.reschedule_poll(attempt_id, epoch, now + ASK_EVERY)
                     failed = batch.without_instructions
                     failpoint("settle.proving")
         failpoint("settle.settled")

@@ -145,11 +145,18 @@ class Batch:
         """Return True if a key may report the outcome of the company's calls. Read together with its billing."""
         return bool(self._billing(company_id, now).may_report)
 
+    def report_waits(self, interview: Interview, now: datetime) -> bool:
+        """Return True if an accepted report will soon be applied. The caller has locked the interview before.
+
+        A report is accepted under the same lock, so none is missed. Read together with the company's billing.
+        """
+        return interview.id in self._billing(interview.company_id, now).reports
+
     def _billing(self, company_id: UUID, now: datetime) -> AnyRow:
         if self._billings is None:
             companies = {each.company_id for each in self.interviews.values()}
             with self.stores.connection.beside():
-                self._billings = self.stores.usage.billings_of(companies, now)
+                self._billings = self.stores.usage.billings_of(companies, now, list(self.interviews))
         return self._billings[company_id]
 
     def save(self, attempt: Attempt, event: Event, actor: str, now: datetime) -> Attempt:

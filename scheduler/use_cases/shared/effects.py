@@ -25,6 +25,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.persistence.unknown_outcomes import StrayCall
 from scheduler.rules import pricing, reputation
 from scheduler.timing.callee_zones import number_facts
+from scheduler.use_cases.shared import report_order
 from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.batch import Batch, callee_from
 from scheduler.use_cases.shared.followers import Followers
@@ -190,7 +191,7 @@ class Effects:
 
     def hear(
         self, batch: Batch, attempt: Attempt, news: CallNews, actor: str, now: datetime
-    ) -> Attempt | AskTheCarrier:
+    ) -> Attempt | AskTheCarrier | report_order.ReportFirst:
         """Apply the carrier's news to the attempt. Raises InvariantViolated."""
         # Only for news that needs it: parsing a number takes longer than everything else here.
         needs_callee = attempt.reason is None and news.is_about_queue
@@ -200,6 +201,8 @@ class Effects:
             raise InvariantViolated(heard, attempt)
         if isinstance(heard, AskTheCarrier):
             return heard
+        if report_order.report_comes_first(batch, attempt, heard, now):
+            return report_order.ReportFirst()
         return self.apply_events(batch, attempt, heard, actor, now)
 
     def apply_events(
@@ -385,16 +388,12 @@ class Effects:
 
     def _is_awaited(self, change: _Change) -> bool:
         """Wait for the report of an answered call that has just ended. Return True if its outcome is awaited."""
-        attempt = change.attempt
-        may_be_reported = (
-            change.has_just_been_answered()
-            and attempt.outcome is None
-            and retries.may_go_on(change.interview)
-            and change.batch.may_report(attempt.company_id, change.now)  # guard: awaited_with_a_key
-        )
-        if may_be_reported:
-            change.save(events.OutcomeAwaited(until=change.now + self._policy.outcome_wait))
-        return may_be_reported
+        if not change.has_just_been_answered():
+            return False
+        if not report_order.may_be_reported(change.batch, change.attempt, change.now):
+            return False
+        change.save(events.OutcomeAwaited(until=change.now + self._policy.outcome_wait))
+        return True
 
     _EFFECTS = (
         (_Change.lost_its_cause, _report_lost_cause),
