@@ -172,7 +172,7 @@ def _after_those_that_failed(
     """Compute the account's breaker and update `held`. `working` are callers with a successful call."""
     for where, cause in causes:
         if cause in breakers.NEEDS_A_PERSON:
-            account = breakers.after_failure(account, cause, now)
+            account = _after_failure(account, cause, now)
         elif not account.is_down and (where.of_caller not in working or breakers.opens_at_once(cause)):
             account = _after_one_that_failed(account, held, where, cause, companies, now)
     return account
@@ -183,7 +183,7 @@ def _after_one_that_failed(
 ) -> Breaker:
     """Compute the account's breaker and update `held`. The failures of an only company open the account's."""
     if companies <= 1:
-        return breakers.after_failure(account, cause, now)
+        return _after_failure(account, cause, now)
     before = held.get(where.of_caller, Backoff(scope=where.of_caller, breaker=Breaker()))
     if before.is_permission and before.breaker.is_down:
         return account
@@ -197,7 +197,15 @@ def _after_one_that_failed(
         for each in held.values()
         if each.scope.company_id is not None and each.speaks_of_the_carrier and each.breaker.failures
     }
-    return breakers.after_failure(account, cause, now, may_open=len(failing) > 1)
+    return _after_failure(account, cause, now, may_open=len(failing) > 1)
+
+
+def _after_failure(account: Breaker, cause: str, now: datetime, *, may_open: bool = True) -> Breaker:
+    """Compute the account's breaker. A failure of the carrier does not end an outage of the voice server."""
+    judged = breakers.after_failure(account, cause, now, may_open=may_open)
+    if voice_server.is_down(account):  # guard: voice_cause
+        judged = voice_server.after_carrier_failure(account, judged)
+    return judged
 
 
 def _refuse(held: dict[Scope, Backoff], scope: Scope, cause: str, now: datetime) -> None:

@@ -38,12 +38,20 @@ class Trial:
     is_open: bool
     """One of them rings, or was answered only now."""
     has_succeeded: bool
-    """One was answered and has not failed. A call without any news counts too: its fallback may be lost as well."""
+    """One was answered and has not failed. A call without any news counts too: its fallback may be lost as well.
+
+    A call that rings, waits in the carrier's queue or has an unknown answer shows nothing.
+    """
 
 
 def is_down(breaker: Breaker) -> bool:
     """Return whether calls wait for the voice server, or one of them is tried."""
     return breaker.down_until is not None and breaker.cause == CAUSE
+
+
+def tried_since(breaker: Breaker) -> datetime | None:
+    """Return the time from which claimed calls are the trial. None: no trial of the voice server may be claimed."""
+    return breaker.answered_at if is_down(breaker) and breaker.is_on_trial else None
 
 
 def awaits_verdict(breaker: Breaker) -> bool:
@@ -85,6 +93,14 @@ def after_failure(
 def after_trial_was_placed(breaker: Breaker, now: datetime) -> Breaker:
     """Compute the breaker while the trial call must show whether it gets instructions. No other call is placed."""
     return replace(breaker, down_until=now + TRIAL_LASTS)
+
+
+def after_carrier_failure(before: Breaker, judged: Breaker) -> Breaker:
+    """Compute the breaker after the carrier has failed a trial. It is `judged` without the cause.
+
+    The outage of the voice server lasts until a verdict about the voice server, so the carrier's wait keeps its cause.
+    """
+    return replace(judged, cause=before.cause)
 
 
 def while_probed(breaker: Breaker, now: datetime) -> Breaker:

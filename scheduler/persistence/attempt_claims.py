@@ -54,7 +54,7 @@ class ClaimFacts:
     calls: int
     """The calls in progress of the account."""
     calls_being_placed: int
-    """Calls that are claimed and have no answer yet."""
+    """Calls that are claimed and have no answer yet, and the trial of the voice server until its answer is judged."""
     calls_by_company: Mapping[UUID, int]
     """The calls in progress of the locked companies that have any."""
     companies: frozenset[UUID]
@@ -140,9 +140,16 @@ class AttemptClaims(Store):
         return list(self._connection.execute(_HINTED, {"ids": list(ids)}))
 
     def facts(
-        self, account_id: int, ids: Sequence[UUID], locked: Collection[UUID], interview_ids: Sequence[UUID]
+        self,
+        account_id: int,
+        ids: Sequence[UUID],
+        locked: Collection[UUID],
+        interview_ids: Sequence[UUID],
+        tried_since: datetime | None = None,
     ) -> ClaimFacts:
         """Read the facts for a claim of these attempts.
+
+        `tried_since`: calls that were claimed from then on are trials, as `voice_server.tried_since`.
 
         The caller has locked the account, the `locked` companies and the attempts of the interviews.
 
@@ -161,6 +168,7 @@ class AttemptClaims(Store):
             "ids": list(ids),
             "locked": list(locked),
             "interview_ids": list(interview_ids),
+            "tried_since": tried_since,
         }
         row = self._connection.execute(_CLAIM_FACTS, values).one()
         return ClaimFacts(
@@ -294,7 +302,12 @@ _CLAIM_FACTS = text(f"""
            ) AS callees
     FROM ({DATABASE_NOW}) d
     CROSS JOIN (
-        SELECT count(*) AS calls, count(*) FILTER (WHERE a.phase = 'DIALLING') AS calls_being_placed
+        SELECT count(*) AS calls,
+               count(*) FILTER (
+                   WHERE a.phase = 'DIALLING'
+                      -- A callback that is faster than the record of the POST must not make room for another trial.
+                      OR a.phase = 'PLACED' AND a.claimed_at >= CAST(:tried_since AS timestamptz)  -- guard: one_trial
+               ) AS calls_being_placed
         FROM attempts a
         WHERE a.state = 'IN_PROGRESS' AND a.account_id = :account_id
     ) n

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 
 from scheduler.domain.call import CallProgress
+from scheduler.lifecycle.breaker import BACK_OFF
+from scheduler.lifecycle.policy import POLL_AFTER_RING, RING_MARGIN
 from scheduler.lifecycle.voice_server import TRIAL_LASTS, Failures, Trial
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
@@ -32,18 +34,34 @@ _IN_A_ROW = text(f"""
 """)  # noqa: S608 - the inserted text is a constant of this module
 _TRIAL = text(f"""
     WITH trials AS (
-        SELECT heard_rank, claimed_at, updated_at FROM attempts
+        SELECT heard_rank, claimed_at, updated_at,
+               -- A poll is planned for the time at which it has rung.
+               heard_rank < :ringing AND looks = 0 AND look_at > :rung_by AS is_queued,
+               heard_rank < 0 AND phase = 'PLACED' AND hang_up IS NULL AS has_no_news
+        FROM attempts
         WHERE state = 'IN_PROGRESS' AND account_id = :account_id AND claimed_at >= :since
+          AND phase <> 'UNKNOWN'
           AND instructions_failed IS NOT TRUE
     ), {_CONVERSATIONS}
     SELECT EXISTS (
                SELECT FROM trials
                WHERE heard_rank < :answered AND claimed_at > :rings_since
+                  OR heard_rank = :ringing AND updated_at > :rings_since
+                  OR is_queued AND claimed_at > :queued_since
                   OR heard_rank >= :answered AND updated_at > :answered_since
            ) AS is_open,
-           EXISTS (SELECT FROM trials)
+           EXISTS (
+               SELECT FROM trials
+               WHERE heard_rank >= :answered OR has_no_news AND NOT is_queued  -- guard: trial_without_answer
+           )
                OR EXISTS (SELECT FROM conversations WHERE last_at >= :since) AS has_succeeded
 """)  # noqa: S608 - the inserted text is a constant of this module
+_IS_PLACED = text("""
+    SELECT EXISTS (
+        SELECT FROM attempts
+        WHERE state = 'IN_PROGRESS' AND account_id = :account_id AND phase = 'PLACED' AND claimed_at >= :since
+    )
+""")
 
 
 class VoiceFailures(Store):
@@ -52,13 +70,23 @@ class VoiceFailures(Store):
         row = self._connection.execute(_IN_A_ROW, {"account_id": account_id, "since": since}).one()
         return from_row(Failures, row)
 
+    def is_tried(self, account_id: int, since: datetime) -> bool:
+        """Return True if a call is placed that was claimed from `since` on."""
+        return bool(self._connection.execute(_IS_PLACED, {"account_id": account_id, "since": since}).scalar_one())
+
     def trial(self, account_id: int, since: datetime, now: datetime, rings_for: timedelta) -> Trial:
-        """Read how far the calls are that were claimed from `since` on. A phone rings for `rings_for` at most."""
+        """Read how far the calls are that were claimed from `since` on. A phone rings for `rings_for` at most.
+
+        A call in the carrier's queue is awaited for five minutes longer, because all others would be queued behind it.
+        """
         values = {
             "account_id": account_id,
             "since": since,
+            "ringing": CallProgress.RINGING,
             "answered": CallProgress.ANSWERED,
             "rings_since": now - rings_for,
+            "queued_since": now - rings_for - BACK_OFF[-1],
+            "rung_by": now + POLL_AFTER_RING - RING_MARGIN,
             "answered_since": now - TRIAL_LASTS,
         }
         return from_row(Trial, self._connection.execute(_TRIAL, values).one())

@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 from scheduler.failpoints import failpoint
+from scheduler.lifecycle import voice_server
 from scheduler.lifecycle.breaker import PROBED_WITHIN, Breaker
 from scheduler.lifecycle.capacity import kept_places
 from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN, latest_release
@@ -120,14 +121,18 @@ class Release:
         room = startable - released.all
         room = min(room, free)  # guard: release_places
         if on_trial:
-            room -= stores.carrier_accounts.calls_being_placed(account.id)
+            since = voice_server.tried_since(account.breaker)
+            room -= stores.carrier_accounts.calls_being_placed(account.id, since)
         if room <= 0:
             return {}, False
         places = max(0, free - kept_places(account.max_calls))
         until = now + RELEASE_SPAN
         is_cut = self._hold(stores, now, now + ahead)
         if on_trial:
-            tried = stores.attempt_release.release(now, until, 1, account.id, places=places, on_trial=True)
+            since = account.breaker.answered_at
+            tried = stores.attempt_release.release(
+                now, until, 1, account.id, places=places, on_trial=True, tried_since=since
+            )
             # Every due call may wait for a scope that is half-open too.
             return tried or self._release_trials(stores, now, until, 1), False
         tried = {}

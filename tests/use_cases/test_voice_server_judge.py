@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import requests
 
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.carriers.voice_server import HttpVoiceServer
 from scheduler.domain.attempt import Attempt, Ended, Progressed, Reason
-from scheduler.domain.call import Accepted, CallProgress
+from scheduler.domain.call import Accepted, AnswerUnknown, CallProgress, CallStatus
 from scheduler.domain.explanation import Rule
 from scheduler.lifecycle import voice_server
 from scheduler.lifecycle.breaker import BACK_OFF, Breaker
@@ -19,12 +20,21 @@ from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.carrier_state import CarrierProbe
 from scheduler.use_cases.shared.voice_server import VoiceServerJudge
 from tests.architecture.guards import guards
-from tests.conftest import TestClock
-from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, a_placed_attempt
+from tests.conftest import TestClock, seed
+from tests.support.builders import (
+    RecordingHints,
+    Tenant,
+    a_claimed_attempt,
+    a_number,
+    a_pending_attempt,
+    a_placed_attempt,
+    of_company,
+)
 from tests.support.servers import SimulatedCarrier
-from tests.use_cases.conftest import Released, breaker_of, claimed, is_claimed, settle_at
+from tests.use_cases.conftest import Released, answered, apply_news, breaker_of, claimed, end, is_claimed, settle_at
 from tests.use_cases.test_hear import request_fallback
 
 A_SECOND = timedelta(seconds=1)
@@ -226,6 +236,134 @@ def test_failed_trial_keeps_the_calls_waiting(
     assert breaker_of(tenant) == waits, "it was placed before the breaker opened"
     fail(tenant, trial)
     assert (breaker_of(tenant).trials, breaker_of(tenant).down_until) == (1, now() + BACK_OFF[1])
+
+
+@pytest.fixture
+def on_trial(tenant: Tenant, other: Tenant, now: TestClock, fail: Fail, judge: VoiceServerJudge) -> VoiceServerJudge:
+    """Open the breaker and let the voice server answer a probe."""
+    for each in (tenant, other):
+        fail(each)
+    now.move(BACK_OFF[0])
+    judge.run()
+    assert breaker_of(tenant).is_on_trial
+    return judge
+
+
+@guards("one_trial")
+@pytest.mark.usefixtures("on_trial")
+def test_callback_before_the_record_makes_no_room_for_a_trial(
+    tenant: Tenant, other: Tenant, released: Released, now: TestClock
+) -> None:
+    [trial] = claimed(tenant, a_pending_attempt(tenant))
+    now.move(A_SECOND)
+    apply_news(tenant, trial, CallStatus.RINGING, call_sid=f"CA{trial.id.hex}")
+    assert breaker_of(tenant).is_on_trial
+    for each in (other, tenant):
+        assert not is_claimed(each, a_pending_attempt(each))
+    assert released() == []
+    tenant.dial.record([(trial, Accepted(call_sid=f"CA{trial.id.hex}"))])
+    assert voice_server.awaits_verdict(breaker_of(tenant))
+
+
+def test_verdict_of_a_trial_is_awaited_if_its_record_is_lost(
+    tenant: Tenant, now: TestClock, on_trial: VoiceServerJudge
+) -> None:
+    [trial] = claimed(tenant, a_pending_attempt(tenant))
+    on_trial.run()
+    assert breaker_of(tenant).is_on_trial, "it is not placed yet"
+    apply_news(tenant, trial, CallStatus.ANSWERED, call_sid=f"CA{trial.id.hex}")
+    on_trial.run()
+    assert voice_server.awaits_verdict(breaker_of(tenant))
+    now.move(voice_server.TRIAL_LASTS)
+    on_trial.run()
+    assert breaker_of(tenant) == Breaker()
+
+
+@guards("voice_cause")
+def test_carrier_that_fails_trials_does_not_end_the_outage(
+    tenant: Tenant, other: Tenant, carrier: SimulatedCarrier, now: TestClock, on_trial: VoiceServerJudge
+) -> None:
+    for each in (tenant, other):
+        each.dial.record([(a_claimed_attempt(each), AnswerUnknown(cause="HTTP_500"))])
+    down = breaker_of(tenant)
+    assert (down.is_down, down.cause, down.trials) == (True, voice_server.CAUSE, 1)
+    assert down.down_until == now() + BACK_OFF[1]
+    now.move(BACK_OFF[1])
+    CarrierProbe(tenant.context, TwilioQueries(carrier.account(), tenant.policy), tenant.account_id).run()
+    on_trial.run()
+    assert breaker_of(tenant).is_on_trial
+    placed(of_company(tenant, seed(tenant.database, now())))
+    assert voice_server.awaits_verdict(breaker_of(tenant)), "no call has shown that the voice server works"
+
+
+@guards("trial_without_answer")
+def test_ringing_trial_does_not_close_the_breaker(
+    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
+) -> None:
+    """The callback of its end is late, so another call is tried."""
+    trial = placed(tenant)
+    now.move(timedelta(seconds=20))
+    tenant.take(trial, Progressed(rank=CallProgress.RINGING))
+    now.move(tenant.policy.room - A_SECOND)
+    on_trial.run()
+    assert voice_server.awaits_verdict(breaker_of(tenant)), "it may still ring"
+    now.move(BACK_OFF[0])
+    on_trial.run()
+    assert breaker_of(tenant).is_on_trial
+    assert is_claimed(other, a_pending_attempt(other))
+
+
+def test_queued_trial_is_awaited_for_five_minutes(tenant: Tenant, now: TestClock, on_trial: VoiceServerJudge) -> None:
+    trial = a_claimed_attempt(tenant)
+    tenant.dial.record([(trial, Accepted(call_sid=f"CA{trial.id.hex}", queue_time=timedelta(minutes=10)))])
+    now.move(tenant.policy.room + A_SECOND)
+    on_trial.run()
+    assert voice_server.awaits_verdict(breaker_of(tenant))
+    now.move(BACK_OFF[-1])
+    on_trial.run()
+    assert breaker_of(tenant).is_on_trial, "another call is tried, so that calls do not wait any longer"
+
+
+def test_trial_with_an_unknown_answer_shows_nothing(
+    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
+) -> None:
+    tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_500"))])
+    trial = placed(other)
+    other.take(trial, Ended(reason=Reason.BUSY, ended_at=now()))
+    now.move(tenant.policy.room + A_SECOND)
+    on_trial.run()
+    assert breaker_of(tenant).is_on_trial
+
+
+@guards("trial_in_turns")
+def test_refused_numbers_of_a_company_do_not_hold_the_trial(
+    tenant: Tenant, other: Tenant, now: TestClock, fail: Fail, judge: VoiceServerJudge, released: Released
+) -> None:
+    """Each of its due calls is to a person who has opted out. The next trial is another company's, which failed."""
+    third = of_company(tenant, seed(tenant.database, now()))
+    numbers = [a_number() for _ in range(5)]
+    for number in numbers:
+        end(third, answered(third, a_placed_attempt(third, number)))
+    third.change(
+        "UPDATE attempts SET outcome = 'OPTED_OUT', outcome_at = :now, outcome_until = NULL WHERE company_id = :of",
+        now=now(),
+        of=third.company_id,
+    )
+    now.move(third.policy.line_gap + A_SECOND)
+    refused = {a_pending_attempt(third, number).id for number in numbers}
+    for each in (tenant, other):
+        fail(each)
+    now.move(A_SECOND)
+    due = {a_pending_attempt(each).id for each in (tenant, other)}
+    now.move(BACK_OFF[0])
+    judge.run()
+    [tried] = released()
+    assert tried in refused
+    for claim in third.dial.claim([tried]).claimed:
+        assert third.dial.last_look(claim.attempt) is None
+    now.move(A_SECOND)
+    [tried] = released()
+    assert tried in due
 
 
 @guards("trial_of_another")

@@ -10,6 +10,7 @@ from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt, Claimed
 from scheduler.domain.company import ALARM, Company
 from scheduler.failpoints import failpoint
+from scheduler.lifecycle import voice_server
 from scheduler.lifecycle.capacity import Allotment, LateSlots, Pace, allot, kept_places
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, SEND_SPAN, UNREADABLE_FOR
 from scheduler.logs import log
@@ -325,7 +326,8 @@ def _lock(stores: Stores, account: CarrierAccount, ids: Sequence[UUID], clock: N
     found = stores.attempt_claims.lock_claimable(ids, now, ahead)
     # After all locks: see `facts`.
     interviews = [each.interview_id for each in found.attempts]
-    facts = stores.attempt_claims.facts(account.id, ids, companies.keys(), interviews)
+    since = voice_server.tried_since(account.breaker)
+    facts = stores.attempt_claims.facts(account.id, ids, companies.keys(), interviews, since)
     return _Locked(account=account, companies=companies, found=found, facts=facts, now=now, ahead=ahead)
 
 

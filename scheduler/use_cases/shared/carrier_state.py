@@ -152,12 +152,13 @@ def _report(account: CarrierAccount, verdict: Verdict, answers: Sequence[tuple[A
     for each in verdict.opened:
         _report_backoff(each, answers)
     judged = verdict.account
+    causes = [cause for _, answer in answers if (cause := breaker.cause_of(answer)) is not None]
     if voice_server.awaits_verdict(judged) and judged != account.breaker:
         _log.info("voice_server_tried: the trial call was placed, and shows whether the voice server instructs it")
     elif judged.is_down and judged != account.breaker:
         _log.error(
             "carrier_down: the carrier failed or refused calls, so all calls wait",
-            alarm=f"CARRIER_{judged.cause}",
+            alarm=f"CARRIER_{causes[-1] if voice_server.is_down(judged) and causes else judged.cause}",
             until=judged.down_until and judged.down_until.isoformat(),
         )
     elif account.breaker.failures and not judged.failures:
@@ -265,6 +266,7 @@ class CarrierProbe:
     def _fail(self, probe: _Probe) -> None:
         """Open the account's breaker: the carrier does not answer, so the failures concern every company."""
         judged = probe.account
+        cause = judged.cause
         of_the_carrier = [
             each for each in probe.backoffs.values() if each.breaker.is_down and each.speaks_of_the_carrier
         ]
@@ -274,11 +276,13 @@ class CarrierProbe:
                 account = stores.carrier_accounts.lock(self._account_id)
                 cause = of_the_carrier[0].cause if of_the_carrier else "NO_ANSWER_IN_TIME"
                 judged = breaker.after_question_in_vain(account.breaker, cause, now)
+                if voice_server.is_down(account.breaker):
+                    judged = voice_server.after_carrier_failure(account.breaker, judged)
                 stores.carrier_accounts.set_breaker(self._account_id, judged, now)
                 stores.backoffs.save(self._account_id, backoffs.without_the_carriers(account.backoffs), now)
         _log.error(
             "carrier_down: the carrier did not answer a probe, so all calls wait",
-            alarm=f"CARRIER_{judged.cause}",
+            alarm=f"CARRIER_{cause if voice_server.is_down(judged) else judged.cause}",
             until=judged.down_until and judged.down_until.isoformat(),
         )
 

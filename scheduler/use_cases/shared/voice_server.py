@@ -117,6 +117,7 @@ class VoiceServerJudge:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             found = stores.carrier_accounts.get(self._account_id).breaker
+            self._notice_trial(stores, found, now)
             # Check before locking, because every claim waits for this row.
             if not (voice_server.is_down(found) and found.is_to_be_asked(now)):
                 return None
@@ -126,6 +127,15 @@ class VoiceServerJudge:
             probed = voice_server.while_probed(before, now)
             stores.carrier_accounts.set_breaker(self._account_id, probed, now)
         return before, probed
+
+    def _notice_trial(self, stores: Stores, found: Breaker, now: datetime) -> None:
+        """Await the verdict of a placed trial whose record was lost. Otherwise calls would wait until it ends."""
+        since = voice_server.tried_since(found)
+        if since is None or not stores.voice_failures.is_tried(self._account_id, since):
+            return
+        if stores.carrier_accounts.lock(self._account_id).breaker == found:
+            placed = voice_server.after_trial_was_placed(found, now)
+            stores.carrier_accounts.set_breaker(self._account_id, placed, now)
 
 
 def _report_down(judged: Breaker) -> None:
