@@ -1,7 +1,7 @@
 """State of the carrier: its breaker and back-offs, after answers to calls and to probes, which decide what waits."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -153,12 +153,15 @@ def _report(account: CarrierAccount, verdict: Verdict, answers: Sequence[tuple[A
         _report_backoff(each, answers)
     judged = verdict.account
     causes = [cause for _, answer in answers if (cause := breaker.cause_of(answer)) is not None]
-    if voice_server.awaits_verdict(judged) and judged != account.breaker:
+    is_changed, is_tried = judged != account.breaker, voice_server.awaits_verdict(judged)
+    if voice_server.is_down(judged) and causes:
+        judged = replace(judged, cause=causes[-1])  # the alarm names what the carrier did
+    if is_tried and is_changed:
         _log.info("voice_server_tried: the trial call was placed, and shows whether the voice server instructs it")
-    elif judged.is_down and judged != account.breaker:
+    elif judged.is_down and is_changed:
         _log.error(
             "carrier_down: the carrier failed or refused calls, so all calls wait",
-            alarm=f"CARRIER_{causes[-1] if voice_server.is_down(judged) and causes else judged.cause}",
+            alarm=f"CARRIER_{judged.cause}",
             until=judged.down_until and judged.down_until.isoformat(),
         )
     elif account.breaker.failures and not judged.failures:
@@ -279,10 +282,11 @@ class CarrierProbe:
                 if voice_server.is_down(account.breaker):
                     judged = voice_server.after_carrier_failure(account.breaker, judged)
                 stores.carrier_accounts.set_breaker(self._account_id, judged, now)
+                judged = replace(judged, cause=cause if voice_server.is_down(judged) else judged.cause)
                 stores.backoffs.save(self._account_id, backoffs.without_the_carriers(account.backoffs), now)
         _log.error(
             "carrier_down: the carrier did not answer a probe, so all calls wait",
-            alarm=f"CARRIER_{cause if voice_server.is_down(judged) else judged.cause}",
+            alarm=f"CARRIER_{judged.cause}",
             until=judged.down_until and judged.down_until.isoformat(),
         )
 
