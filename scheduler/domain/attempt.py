@@ -273,7 +273,8 @@ class VerdictHeard(OfPost):
 class VerdictAwaited(OfPost):
     """An answered call has ended before the verdict of its asynchronous machine detection. At `look_at` it is polled.
 
-    Without a verdict it then counts as answered by a person.
+    Without a verdict it then counts as answered by a person. Also of a short call whose end was proven late, and whose
+    notifications are not read yet.
     """
 
     name: ClassVar[str] = "verdict_awaited"

@@ -157,6 +157,11 @@ def calls_back(ended: Attempt) -> bool:
     return ended.reason is Reason.ANSWERED and ended.outcome is ConversationOutcome.CALL_BACK
 
 
+def is_proven_in_time(ended: Attempt, now: datetime) -> bool:
+    """Return whether late proof comes by the time that the person named. Later, they expect no call any longer."""
+    return ended.call_back is not None and now <= ended.call_back.earliest_at
+
+
 def next_call_back(
     ended: Attempt, callee: Callee, expires_at: datetime, now: datetime, policy: Policy
 ) -> tuple[Schedule, tuple[ScheduleWarning, ...]] | None:

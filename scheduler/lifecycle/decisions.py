@@ -27,8 +27,8 @@ from scheduler.lifecycle import look_records, scheduling, verdicts
 from scheduler.lifecycle.blocks import Situation, blocks
 from scheduler.lifecycle.breaker import BACK_OFF, not_placed_delay
 from scheduler.lifecycle.call_reasons import may_lack_instructions, may_name_a_cause, names_no_cause, reason_of
-from scheduler.lifecycle.policy import DEFERRED_DELAY, MAX_CLOCK_SKEW, POLL_AFTER_RING, Policy
-from scheduler.lifecycle.state_machine import is_busy
+from scheduler.lifecycle.policy import DEFERRED_DELAY, MAX_CLOCK_SKEW, POLL_AFTER_RING, VERDICT_WAIT, Policy
+from scheduler.lifecycle.state_machine import is_busy, is_over
 
 _NO_OPENING_DELAY = timedelta(days=1)
 
@@ -245,7 +245,7 @@ def on_news(
         cause = "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
         return Alarm(cause=cause, stray_sid=_unanswered(news), live_sids=live_sids(news))
     if attempt.hung_up_at is not None and is_busy(attempt):
-        return _on_news_of_an_ended_call(attempt, news, now)
+        return _on_news_of_an_ended_call(attempt, news, now, policy)
     if attempt.reason is Reason.OUTCOME_UNKNOWN:
         return _late_proof(attempt, news, now, policy)
     if attempt.state is not AttemptState.IN_PROGRESS:
@@ -274,7 +274,7 @@ def _on_news_of_a_call_in_progress(
         return (*found, events.CauseAwaited(sip_code=news.sip_code or 0, look_at=now))
     if news.rank is CallProgress.OVER:
         if verdicts.awaits(attempt, known, now):
-            found.append(verdicts.awaited(news, now))
+            found.append(verdicts.awaited(news, look_at=now + VERDICT_WAIT))
         else:
             found.append(
                 events.Ended(
@@ -317,13 +317,19 @@ def _with_what_was_heard(attempt: Attempt, news: CallNews) -> CallNews:
     )
 
 
-def _on_news_of_an_ended_call(attempt: Attempt, news: CallNews, now: datetime) -> tuple[Event, ...]:
+def _on_news_of_an_ended_call(
+    attempt: Attempt, news: CallNews, now: datetime, policy: Policy
+) -> tuple[Event, ...] | AskTheCarrier:
     """End a call that waits for its verdict, if the news contains the verdict, or if the wait is over.
 
-    The news of its end was heard before: whatever the status of later news is, it cannot change the end.
+    The news of its end was heard before: whatever the status of later news is, it cannot change the end. A short call
+    whose end was proven late waits for a poll, which reads its notifications.
     """
     assert attempt.hung_up_at is not None
     known = _with_what_was_heard(attempt, verdicts.heard_end(attempt, news))
+    is_polled = news.token is None
+    if is_over(attempt) and not is_polled and may_lack_instructions(known, policy):  # guard: late_short_call
+        return AskTheCarrier()
     if verdicts.awaits(attempt, known, now):
         return ()
     reason = reason_of(known, attempt.called_number, attempt.outcome)
@@ -390,8 +396,7 @@ def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy)
     if may_lack_instructions(known, policy):
         if attempt.look_at is not None:
             return AskTheCarrier()
-        # As if it were live, so that it is polled, which returns how it has ended.
-        return (events.LegSeen(call_sid=news.call_sid, rank=CallProgress.ANSWERED, look_at=now),)
+        return (verdicts.awaited(news, look_at=now),)  # it has ended: see `_on_news_of_an_ended_call`
     if news.rank is not CallProgress.OVER:
         failed = _newly_failed(attempt, news)
         if attempt.call_sid is not None and news.rank <= attempt.heard_rank and not failed:
@@ -406,7 +411,7 @@ def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy)
             ),
         )
     if verdicts.awaits(attempt, known, now):
-        return (verdicts.awaited(news, now),)
+        return (verdicts.awaited(news, look_at=now + VERDICT_WAIT),)
     return (
         events.Proven(
             reason=reason_of(known, attempt.called_number, attempt.outcome),

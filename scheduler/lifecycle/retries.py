@@ -5,7 +5,7 @@ reasons, and Limits next to it, and `_RETRIES` in `api_shim/schemas/company.py`.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, time, timedelta
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, Decided, Decision, R
 from scheduler.domain.call import CalleeClock, Schedule
 from scheduler.domain.command import DecideOutcome
 from scheduler.domain.company import Delay, NextDay
+from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import (
     CallAttemptInProgress,
@@ -236,3 +237,16 @@ def newer_than(attempt: Attempt, of_interview: Sequence[Attempt]) -> Sequence[At
 def may_replace(newer: Attempt) -> bool:
     """Return True if a newer attempt rules out another call. A cancelled attempt called no person."""
     return newer.state is not AttemptState.CANCELLED
+
+
+def rules_out_call_back(newer: Attempt) -> bool:
+    """Return True if no call at an earlier named time follows: a newer attempt called, or a person cancelled it."""
+    if newer.reason is Reason.CANCELLED_BY_USER:  # guard: cancelled_call
+        return True
+    return may_replace(newer)
+
+
+def was_left(history: Iterable[HistoryEntry]) -> bool:
+    """Return True if an operator has decided that no call follows, also if a call was found after the decision."""
+    decisions = {each.detail.get("decision") for each in history if each.event == Decided.name}
+    return bool(decisions - {Decision.DID_NOT_RING.value})

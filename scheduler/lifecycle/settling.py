@@ -7,8 +7,10 @@ from datetime import datetime
 from scheduler.domain.attempt import AnswerLost, Attempt, Phase, ProofMissing
 from scheduler.domain.call import CallNews, CallProgress, CallStatus, ListedCall
 from scheduler.lifecycle import verdicts
+from scheduler.lifecycle.call_reasons import may_lack_instructions
 from scheduler.lifecycle.decisions import Alarm, live_sids
 from scheduler.lifecycle.policy import ASK_EVERY, LIST_MARGIN, MAX_QUEUE, POLLS, Policy
+from scheduler.lifecycle.state_machine import is_over
 
 
 def on_lapsed_lease(attempt: Attempt, now: datetime) -> AnswerLost | None:
@@ -101,8 +103,11 @@ def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissin
     Without such a list it is given up when it must have been hung up, unless it waits in the carrier's queue.
     """
     assert attempt.claimed_at is not None
-    if attempt.hung_up_at is not None:  # guard: verdict_without_carrier
-        return verdicts.heard_end(attempt)
+    if attempt.hung_up_at is not None:
+        end = verdicts.heard_end(attempt)
+        if not (is_over(attempt) and may_lack_instructions(end, policy)):  # guard: verdict_without_carrier
+            return end
+        # Only a poll can return whether the short call got instructions. It was proven late, and holds no line.
     if attempt.sip_code is not None and attempt.call_sid is not None:  # guard: cause_without_carrier
         return CallNews(call_sid=attempt.call_sid, status=CallStatus.FAILED, sip_code=attempt.sip_code)
     if attempt.phase is not Phase.UNKNOWN:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from scheduler.domain import attempt as events
-from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Event, Phase, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Decision, Event, Phase, Reason
 from scheduler.domain.call import CallProgress, ScheduleWarning
 
 _PENDING, _IN_PROGRESS = AttemptState.PENDING, AttemptState.IN_PROGRESS
@@ -308,8 +308,7 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "called_number": None,  # the call now has a sid, by which it is polled
                 "looks": 0,
                 # The operator did not know of this call. If its end remains unknown, an operator decides again.
-                "decision": None,
-                "decided_at": None,
+                **({} if _keeps_decision(attempt, event) else {"decision": None, "decided_at": None}),
             }
         case events.Proven():
             return {
@@ -383,6 +382,14 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
 
 def _with(warnings: tuple[ScheduleWarning, ...], warning: ScheduleWarning) -> tuple[ScheduleWarning, ...]:
     return warnings if warning in warnings else (*warnings, warning)
+
+
+def _keeps_decision(attempt: Attempt, seen: events.LegSeen) -> bool:
+    """Return whether a decision that no call follows outlives news of the call.
+
+    A call without instructions was no conversation, and is ended: its late fallback does not contradict the operator.
+    """
+    return bool(seen.instructions_failed) and attempt.decision is not Decision.DID_NOT_RING  # guard: late_fallback
 
 
 def _has_failed_instructions(attempt: Attempt, end: events.Ended | events.Proven) -> bool:

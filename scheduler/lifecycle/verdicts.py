@@ -30,8 +30,8 @@ def awaits(attempt: Attempt, news: CallNews, now: datetime) -> bool:
     return now < since + VERDICT_WAIT and since <= latest_written(now)
 
 
-def awaited(news: CallNews, now: datetime) -> VerdictAwaited:
-    return VerdictAwaited(call_sid=news.call_sid, look_at=now + VERDICT_WAIT, duration=news.duration)
+def awaited(news: CallNews, look_at: datetime) -> VerdictAwaited:
+    return VerdictAwaited(call_sid=news.call_sid, look_at=look_at, duration=news.duration)
 
 
 def heard_end(attempt: Attempt, later: CallNews | None = None) -> CallNews:

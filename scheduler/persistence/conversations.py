@@ -47,6 +47,14 @@ _OVERDUE = text("""
 """)
 
 
+_TO_BE_PROVEN = text("""
+    SELECT DISTINCT a.interview_id
+    FROM attempts a
+    WHERE a.interview_id = ANY (CAST(:ids AS uuid[])) AND a.reason = 'OUTCOME_UNKNOWN' AND a.decided_at IS NULL
+      AND coalesce(a.outcome, 'CALL_BACK') = 'CALL_BACK'
+""")
+
+
 _FORGET_NOTES = text("""
     UPDATE attempts SET outcome_note = NULL
     WHERE id = ANY (ARRAY (
@@ -91,6 +99,11 @@ class Conversations(Store):
         }
         rows = self._connection.execute(_OVERDUE, values)
         return {row.id: OverdueOutcome(interview_id=row.interview_id, company_id=row.company_id) for row in rows}
+
+    def to_be_proven(self, interview_ids: Collection[UUID]) -> set[UUID]:
+        """Find the interviews whose calls may still be proven late, so that a call at a named time may follow."""
+        found = self._connection.execute(_TO_BE_PROVEN, {"ids": list(interview_ids)})
+        return set(found.scalars())
 
     def forget_notes(self, candidate_id: UUID) -> bool:
         """Delete up to `NOTES_AT_ONCE` notes of reports about an erased person. False: more may be left."""

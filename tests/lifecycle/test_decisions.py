@@ -491,10 +491,6 @@ def test_short_call_is_no_conversation_until_it_is_polled(told: CallNews) -> Non
     assert isinstance(found_by(placed, told), AskTheCarrier)
     for start in (an_attempt(), unknown()):
         assert found_by(start, told) == (events.Placed(call_sid="CA1", look_at=NOON),)
-    given_up = evolve(unknown(), events.ProofMissing(), NOON)
-    [seen] = found_by(given_up, told)
-    assert (type(seen), seen.look_at) == (events.LegSeen, NOON)
-    assert isinstance(found_by(evolve(given_up, seen, NOON), told), AskTheCarrier)
 
 
 @pytest.mark.parametrize(
@@ -512,6 +508,45 @@ def test_call_that_is_long_or_polled_ends_at_once(told: CallNews, reason: Reason
         assert found_by(start, told)[-1].reason is reason
     [proven] = found_by(evolve(unknown(), events.ProofMissing(), NOON), told)
     assert (type(proven), proven.reason) == (events.Proven, reason)
+
+
+def a_short_call_proven_late(told: CallNews = SHORT) -> Attempt:
+    given_up = evolve(unknown(), events.ProofMissing(), NOON)
+    [waits] = found_by(given_up, told)
+    assert (type(waits), waits.look_at, waits.call_sid) == (events.VerdictAwaited, NOON, "CA1"), "no call is live"
+    return evolve(given_up, waits, NOON)
+
+
+@guards("late_short_call")
+@pytest.mark.parametrize("duration", [SHORT.duration, None])
+def test_short_call_proven_late_waits_for_its_notifications(duration: timedelta | None) -> None:
+    told = replace(SHORT, duration=duration)
+    waiting = a_short_call_proven_late(told)
+    assert isinstance(found_by(waiting, told), AskTheCarrier)
+    record = replace(SHORT, token=None)
+    [proven] = found_by(waiting, replace(record, instructions_failed=True))
+    assert (type(proven), proven.reason) == (events.Proven, Reason.INSTRUCTIONS_FAILED)
+    for polled in (
+        replace(record, instructions_failed=False),
+        replace(record, duration=READS_NOTIFICATIONS.short_call),
+    ):
+        [proven] = found_by(waiting, polled)
+        assert (type(proven), proven.reason, proven.ended_at) == (events.Proven, Reason.ANSWERED, NOON)
+
+
+def test_fallback_ends_the_wait_for_notifications() -> None:
+    [proven] = found_by(a_short_call_proven_late(), FALLBACK)
+    assert proven.reason is Reason.INSTRUCTIONS_FAILED
+
+
+def test_short_call_without_notifications_is_given_up_again() -> None:
+    waiting = a_short_call_proven_late()
+    over = MAX_QUEUE + READS_NOTIFICATIONS.ring_timeout + READS_NOTIFICATIONS.max_call
+    assert waiting.claimed_at is not None
+    for after, event in ((over - A_SECOND, None), (over, events.ProofMissing())):
+        assert settling.on_no_answer(waiting, waiting.claimed_at + after, READS_NOTIFICATIONS) == event
+    again = evolve(waiting, events.ProofMissing(), NOON)
+    assert (again.reason, has_live_leg(again)) == (Reason.OUTCOME_UNKNOWN, False)
 
 
 def test_no_call_is_polled_without_a_span_of_short_calls() -> None:

@@ -268,6 +268,17 @@ def test_late_proof_replaces_each_decision(decision: Decision) -> None:
     assert (again.reason, again.decision) == (Reason.OUTCOME_UNKNOWN, None), "an operator decides again"
 
 
+@guards("late_fallback")
+@pytest.mark.parametrize("decision", Decision)
+def test_late_fallback_keeps_a_decision_that_no_call_follows(decision: Decision) -> None:
+    lost = an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
+    decided = evolve(lost, events.Decided(decision=decision, reason="a test"), LATER)
+    fallback = events.LegSeen(call_sid="CA1", rank=CallProgress.ANSWERED, look_at=LATER, instructions_failed=True)
+    kept = None if decision is Decision.DID_NOT_RING else decision
+    seen = evolve(decided, fallback, LATER)
+    assert (seen.decision, seen.decided_at) == (kept, kept and LATER)
+
+
 @guards("late_proof")
 def test_proof_is_final() -> None:
     proof = events.Proven(reason=Reason.BUSY, call_sid="CA1", ended_at=LATER)

@@ -162,3 +162,26 @@ def test_short_call_found_late_ends_by_its_notifications(reading: Tenant, calls:
     wait_until(lambda: calls.carrier.rings()[-1]["ended_at"], says="it is over")
     settle_at(reading, calls.carrier.url).round()
     assert reading.attempt(mine.id).reason is Reason.INSTRUCTIONS_FAILED
+
+
+@guards("verdict_without_carrier")
+@pytest.mark.parametrize(("instructions", "reason"), [("lost", Reason.INSTRUCTIONS_FAILED), (None, Reason.ANSWERED)])
+def test_late_end_of_a_short_call_waits_for_notifications(
+    reading: Tenant,
+    calls: Calls,
+    hear: Hear,
+    hints: RecordingHints,
+    now: TestClock,
+    instructions: str | None,
+    reason: Reason,
+) -> None:
+    """The call was given up, so it is neither live nor in the way of another call."""
+    mine = reading.take(an_ended_call(reading, calls, instructions=instructions), ProofMissing())
+    assert report_the_end(reading, hear, hints, mine, "3").look_at == reading.now()
+    with between(calls.carrier, lambda path: 503 if "Notifications" in path else None) as url:
+        settle_at(reading, url).round()
+    waiting = report_the_end(reading, hear, hints, mine, "3")
+    assert (waiting.reason, reading.line(mine)[0]) == (Reason.OUTCOME_UNKNOWN, None)
+    now.instant = max(waiting.look_at or now(), now())
+    settle_at(reading, calls.carrier.url).round()
+    assert reading.attempt(mine.id).reason is reason

@@ -364,27 +364,14 @@ class Effects:
             each.cause_is_known for each in change.events if isinstance(each, events.Ended)
         )
         retried = has_ended or change.is_reported()
-        if self._calls_back_late(change):  # guard: late_call_back
-            retried = True
         goes_on = retried and self._followers.add(change.batch, attempt, change.actor, change.now)
+        if change.proves_call_back():  # guard: late_call_back
+            goes_on = self._followers.add_late(change.batch, attempt, change.actor, change.now)
         if not goes_on and conversations.is_unfinished(attempt):
             goes_on = change.batch.has_open(interview.id)
         status = retries.status_after(interview.status, attempt, goes_on=goes_on)
         if status is not interview.status:
             change.batch.set_status(interview, status, change.now, attempt)
-
-    def _calls_back_late(self, change: _Change) -> bool:
-        """Return True if a call at a named time follows from late proof, and nothing has been decided in the meantime.
-
-        A newer call of the interview knows better what the person wants, and an operator has decided that none follows.
-        """
-        if not change.proves_call_back():
-            return False
-        with change.stores.connection.beside():
-            stored = change.stores.attempts.find_of_interview(change.interview.id)
-        if any(map(retries.may_replace, retries.newer_than(change.attempt, stored))):  # guard: newer_call
-            return False
-        return change.before.decision is None
 
     def _is_awaited(self, change: _Change) -> bool:
         """Wait for the report of an answered call that has just ended. Return True if its outcome is awaited."""

@@ -47,6 +47,23 @@ class Followers:
         batch.add(following, actor, retry_of=ended.id)
         return True
 
+    def add_late(self, batch: Batch, proven: Attempt, actor: str, now: datetime) -> bool:
+        """Create the call at the named time that follows from late proof. Return False if none follows.
+
+        A newer call of the interview knows better what the person wants. A client or an operator may have decided that
+        no call follows. A call that was found after the decision does not change that.
+        """
+        if not conversations.is_proven_in_time(proven, now):  # guard: named_time_over
+            return False
+        with batch.stores.connection.beside():
+            stored = batch.stores.attempts.find_of_interview(proven.interview_id)
+            history = batch.stores.attempts.history(proven.id)
+        if any(map(retries.rules_out_call_back, retries.newer_than(proven, stored))):  # guard: newer_call
+            return False
+        if retries.was_left(history):  # guard: decided_outcome
+            return False
+        return self.add(batch, proven, actor, now)
+
     def _planned(
         self, batch: Batch, ended: Attempt, interview: Interview, now: datetime, *, calls_back: bool
     ) -> tuple[Schedule | None, tuple[ScheduleWarning, ...]]:

@@ -230,6 +230,7 @@ def test_late_proof_plans_no_impossible_call_back(voice: Tenant, perform: Perfor
     assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, before)
 
 
+@guards("decided_outcome")
 @pytest.mark.parametrize("decision", [Decision.RANG, Decision.LEFT])
 def test_late_proof_plans_no_call_back_after_a_decision(voice: Tenant, perform: Perform, decision: Decision) -> None:
     attempt = lose_the_end(voice, perform)
