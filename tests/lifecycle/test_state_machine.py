@@ -271,7 +271,7 @@ def test_late_proof_replaces_each_decision(decision: Decision) -> None:
 @guards("late_fallback")
 @pytest.mark.parametrize("decision", Decision)
 def test_late_fallback_keeps_a_decision_that_no_call_follows(decision: Decision) -> None:
-    lost = an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
+    lost = replace(an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN), look_at=None)
     decided = evolve(lost, events.Decided(decision=decision, reason="a test"), LATER)
     fallback = events.LegSeen(call_sid="CA1", rank=CallProgress.ANSWERED, look_at=LATER, instructions_failed=True)
     kept = None if decision is Decision.DID_NOT_RING else decision
