@@ -95,9 +95,9 @@ def test_late_proof_plans_no_call_back_after_a_cancelled_call(
     assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer is not None
     invoked = follower(voice, attempt)
     assert invoked is not None
-    ids = {"interview_id": attempt.interview_id, "attempt_id": invoked.id}
-    cancels = CancelAttempt(**ids, operator="jana", reason="-") if is_of_operator else DeleteAttempt(**ids)
-    assert refusal_of_answer(perform, cancels) is None
+    of_operator = CancelAttempt(interview_id=attempt.interview_id, attempt_id=invoked.id, operator="jana", reason="-")
+    of_client = DeleteAttempt(interview_id=attempt.interview_id, attempt_id=invoked.id)
+    assert refusal_of_answer(perform, of_operator if is_of_operator else of_client) is None
     end(voice, attempt)
     assert pending_times(voice, attempt) == []
 
