@@ -1,5 +1,6 @@
 """HTTP routes for voice servers: find a call by its token, and report the outcome of its conversation."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
@@ -14,18 +15,12 @@ from api_shim.openapi import command_answers, error_answers
 from api_shim.request_input import CallToken, HowAsked, Preferred
 from api_shim.schemas.conversation import REPORTS, ConversationAnswer, ConversationView, OutcomeAnswer
 from scheduler.domain import refusals
-from scheduler.domain.conversation import Conversation
-from scheduler.domain.principal import Principal
+from scheduler.lifecycle.state_machine import REFUSALS
 from scheduler.wire.named_fields import OF_THE_TIME, refuse_any
 from scheduler.wire.requests import OutcomeReport
 
 _NAMED_CALL = "/call-attempts/by-token/{token}"
 router = APIRouter(route_class=request_input.JsonRoute, tags=["call attempts"])
-
-
-async def _conversation(request: Request, principal: Principal, token: str) -> Conversation:
-    context = app_context(request)
-    return await context.ask(context.use_cases.explain.conversation, principal, token)
 
 
 @router.get(
@@ -34,11 +29,12 @@ async def _conversation(request: Request, principal: Principal, token: str) -> C
     summary="Find a call by its token",
     description="For the voice server that talks in the call. Requires the scope `voice`, which no key has by default."
     " The token names the company, so an ATS key sends no `companyId`. It is valid until one hour after the end of its"
-    " call.",
+    " call. If that end is unknown, the hour starts when the call must have ended.",
     responses={200: {"model": ConversationAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_conversation(request: Request, principal: VoiceServer, token: CallToken) -> JSONResponse:
-    conversation = await _conversation(request, principal, token)
+    context = app_context(request)
+    conversation = await context.ask(context.use_cases.explain.conversation, principal, token)
     return responses.answered(request, ConversationView.of(conversation))
 
 
@@ -51,7 +47,8 @@ async def get_conversation(request: Request, principal: VoiceServer, token: Call
     " up no retry. SCREENED, HUNG_UP_EARLY and TECHNICAL are retried by `retryPolicy`, with the delays of VOICEMAIL,"
     " NO_ANSWER and CARRIER_ERROR. The same report again returns the first response. OPTED_OUT and"
     " WRONG_PERSON are accepted while the token is valid, also after another outcome, VOICEMAIL, INSTRUCTIONS_FAILED or"
-    " OUTCOME_UNKNOWN: they block the number and cancel a pending attempt to it. An ATS key sends no `companyId`.",
+    " OUTCOME_UNKNOWN, and after a deletion: they block the number and cancel a pending attempt to it. An ATS key sends"
+    " no `companyId`.",
     responses=command_answers(
         HTTPStatus.OK,
         OutcomeAnswer,
@@ -74,10 +71,12 @@ async def report_outcome(
     body: Annotated[OutcomeReport, Body(openapi_examples=REPORTS)],
 ) -> Response:
     refuse_any(body.contradictions())
-    attempt = (await _conversation(request, principal, token)).attempt
+    context = app_context(request)
+    find = partial(context.use_cases.explain.reported_call, refuses_number=body.outcome in REFUSALS)
+    attempt = await context.ask(find, principal, token)
     sender = CommandSender(
         request=request,
-        context=app_context(request),
+        context=context,
         principal=principal,
         company_id=attempt.company_id,
         asked=asked,

@@ -15,6 +15,7 @@ from scheduler.domain.attempt import (
     Reason,
 )
 from scheduler.domain.call import CallProgress, Schedule, ScheduleWarning
+from scheduler.domain.command import ReportOutcome, Request
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import (
     CallNotAnswered,
@@ -34,6 +35,14 @@ MOST_CALL_BACKS = 3
 
 
 # --- Reports
+
+
+def is_lasting(request: Request) -> bool:
+    """Return whether a request reports that a number is not to be called again.
+
+    It is noted also for a deleted interview or attempt, because the person may be called by another interview.
+    """
+    return isinstance(request, ReportOutcome) and request.outcome in REFUSALS  # guard: refusal_of_deleted
 
 
 def is_new_report(

@@ -47,7 +47,7 @@ CALL_BACK_GAP = timedelta(minutes=1)
 DEFAULT_LIFE = timedelta(days=7)
 """The time from an interview's first due time to its expiry."""
 TOKEN_LASTS = timedelta(hours=1)
-"""The time after the end of its call for which a token names it."""
+"""The time after the end of its call for which a token names it. An unknown end counts as the latest possible one."""
 MAX_CLOCK_SKEW = timedelta(seconds=2)
 NOTICED_CLOCK_SKEW = timedelta(milliseconds=250)
 """A clock that is ahead by more than this makes no call earlier. A comparison of clocks is less exact than this."""
@@ -132,6 +132,11 @@ class Policy:
     def room(self) -> timedelta:
         """The time before closing at which a phone must start to ring at the latest."""
         return self.ring_timeout + RING_MARGIN
+
+    @property
+    def longest_call(self) -> timedelta:
+        """The time after its claim by which a call must have been hung up, unless it waits in the carrier's queue."""
+        return self.lease + self.room + self.max_call
 
 
 # --- Gathering: how long a claim waits for attempts that become due soon, so that one claim serves several calls

@@ -112,7 +112,7 @@ def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissin
         return CallNews(call_sid=attempt.call_sid, status=CallStatus.FAILED, sip_code=attempt.sip_code)
     if attempt.phase is not Phase.UNKNOWN:
         return ProofMissing() if must_be_over(attempt.claimed_at, now, policy) else None
-    may_go_on = now < attempt.claimed_at + policy.lease + policy.room + policy.max_call
+    may_go_on = now < attempt.claimed_at + policy.longest_call
     if may_go_on and not was_listed(attempt, policy):  # guard: answered
         return None
     if (

@@ -21,11 +21,16 @@ _OF_TOKEN = text("""
     JOIN interviews i ON i.id = a.interview_id
     WHERE t.token = :token
       AND a.state <> 'PENDING'
-      AND a.deleted_at IS NULL
-      AND i.deleted_at IS NULL
-      -- A call that was found after its outcome was given up is live.
-      AND (a.ended_at IS NULL OR a.look_at IS NOT NULL OR a.ended_at > :ended_after)
+      AND (:with_deleted OR (a.deleted_at IS NULL AND i.deleted_at IS NULL))  -- guard: deleted_call
+      AND (
+          -- A call that was found after its outcome was given up is live.
+          a.ended_at IS NULL OR a.look_at IS NOT NULL OR a.ended_at > :ended_after
+          -- It may be live although nothing is heard of it.
+          OR (a.reason = 'OUTCOME_UNKNOWN' AND a.claimed_at > :claimed_after)  -- guard: unknown_end
+      )
 """)
+
+_LOCK = text("SELECT a.* FROM attempts a WHERE a.id = :id AND a.interview_id = :interview_id FOR NO KEY UPDATE")
 
 
 # An instant that no rule can have produced was written by a wrong clock, and does not delay the interview.
@@ -78,9 +83,25 @@ class OverdueOutcome:
 
 
 class Conversations(Store):
-    def attempt_of_token(self, token: str, ended_after: datetime) -> Attempt | None:
-        """Find the attempt whose call has this token, unless it was deleted, or ended at `ended_after` or earlier."""
-        return self._one(attempt_of, _OF_TOKEN, {"token": token, "ended_after": ended_after})
+    def attempt_of_token(
+        self, token: str, *, ended_after: datetime, claimed_after: datetime, with_deleted: bool = False
+    ) -> Attempt | None:
+        """Find the attempt whose call has this token, unless it ended at `ended_after` or earlier.
+
+        If the end is unknown, it was claimed after `claimed_after`. A deleted attempt, or one of a deleted interview,
+        is found only `with_deleted`.
+        """
+        values = {
+            "token": token,
+            "ended_after": ended_after,
+            "claimed_after": claimed_after,
+            "with_deleted": with_deleted,
+        }
+        return self._one(attempt_of, _OF_TOKEN, values)
+
+    def lock(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
+        """Lock an attempt of the interview, deleted or not."""
+        return self._one(attempt_of, _LOCK, {"interview_id": interview_id, "id": attempt_id})
 
     def overdue(
         self, now: datetime, latest: datetime, limit: int, left_out: Collection[UUID] = ()

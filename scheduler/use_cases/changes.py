@@ -234,21 +234,30 @@ class Changes:
         """Store the outcome of an answered call. After the end of the call it decides at once, otherwise at the end.
 
         A repeated report changes nothing and gets the answer of the first one. A note about an erased person is not
-        stored.
+        stored. A refusal of the number is also noted for a deleted interview or attempt, without its note.
         """
-        stores = turn.stores
-        interview = access.lock_interview(stores, turn.company_id, request.interview_id)
+        stores, with_deleted = turn.stores, conversations.is_lasting(request)
+        interview = access.lock_interview(stores, turn.company_id, request.interview_id, with_deleted=with_deleted)
         # Before the attempt is locked: an erasure locks the person first.
         note = None if request.note is None or not stores.candidates.lock_kept(interview.candidate_id) else request.note
-        attempt = stores.attempts.lock_of_interview(interview.id, request.attempt_id)
+        lock = stores.conversations.lock if with_deleted else stores.attempts.lock_of_interview
+        attempt = lock(interview.id, request.attempt_id)
         if attempt is None:
             raise access.not_found("callAttempt", request.attempt_id)
+        if interview.deleted_at is not None or attempt.deleted_at is not None:
+            note = attempt.outcome_note  # guard: note_of_the_deleted
         if conversations.is_new_report(attempt, request.outcome, request.call_back_at, note):
             interview, call_back = self._call_back(turn, interview, request)
             event = events.Reported(outcome=request.outcome, outcome_note=note, call_back=call_back)
-            batch = Batch(stores, [interview], [attempt])
-            attempt = self._effects.apply_events(batch, attempt, [event], turn.actor, turn.now)
+            attempt = self._reported(turn, interview, attempt, event)
         return Answer(attempt_id=attempt.id, snapshot=_reported(attempt))
+
+    def _reported(self, turn: Turn, interview: Interview, attempt: Attempt, event: events.Reported) -> Attempt:
+        """Save a report with what follows from it. From that of a deleted interview only the block of the number."""
+        if interview.deleted_at is not None:  # guard: deleted_interview
+            return turn.stores.attempts.save(attempt, event, turn.actor, turn.now)
+        batch = Batch(turn.stores, [interview], [attempt])
+        return self._effects.apply_events(batch, attempt, [event], turn.actor, turn.now)
 
     def _call_back(self, turn: Turn, interview: Interview, request: ReportOutcome) -> tuple[Interview, Schedule | None]:
         """Resolve the time that the person named, by every rule of a requested time. Raises its refusal.

@@ -95,9 +95,7 @@ class Explain:
         The token is the only proof that is needed, so an ATS key names no company.
         """
         with self._database.reading(principal) as stores:
-            attempt = stores.conversations.attempt_of_token(token, self._now() - TOKEN_LASTS)
-            if attempt is None or not stores.keys.reach(principal, attempt.company_id):
-                raise NotFound(_NO_SUCH_CALL, resourceType="callAttempt")
+            attempt = self._of_token(stores, principal, token)
             interview = access.require(
                 stores.interviews.get(attempt.company_id, attempt.interview_id), "interview", attempt.interview_id
             )
@@ -111,6 +109,26 @@ class Explain:
             longest=interview.duration,
             settings=company.settings,
         )
+
+    def reported_call(self, principal: Principal, token: str, *, refuses_number: bool) -> Attempt:
+        """Find the call that a report names by its token. Raises NotFound, DatabaseAway.
+
+        A person who asks for no further calls is heard also after a deletion.
+        """
+        with self._database.reading(principal) as stores:
+            return self._of_token(stores, principal, token, with_deleted=refuses_number)
+
+    def _of_token(self, stores: Stores, principal: Principal, token: str, *, with_deleted: bool = False) -> Attempt:
+        ended_after = self._now() - TOKEN_LASTS
+        attempt = stores.conversations.attempt_of_token(
+            token,
+            ended_after=ended_after,
+            claimed_after=ended_after - self._policy.longest_call,
+            with_deleted=with_deleted,
+        )
+        if attempt is None or not stores.keys.reach(principal, attempt.company_id):
+            raise NotFound(_NO_SUCH_CALL, resourceType="callAttempt")
+        return attempt
 
     def explanation(
         self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID

@@ -25,7 +25,7 @@ from scheduler.domain.refusals import InvalidFields, InvalidRequest, Refused
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher, fingerprint
 from scheduler.ids import id_or_none, new_id
-from scheduler.lifecycle import decisions, partner_events
+from scheduler.lifecycle import conversations, decisions, partner_events
 from scheduler.lifecycle.policy import MAX_AWAITED
 from scheduler.logs import log
 from scheduler.persistence.database import Database
@@ -193,7 +193,7 @@ def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refu
     if isinstance(request, CreateInterview):
         return None
     try:
-        access.lock_interview(stores, company_id, request.interview_id)
+        access.lock_interview(stores, company_id, request.interview_id, with_deleted=conversations.is_lasting(request))
         busy = access.lock_busy(stores, request.interview_id)
         if isinstance(request, RescheduleAttempt | DeleteAttempt) and not stores.attempts.is_listed(
             request.interview_id, request.attempt_id

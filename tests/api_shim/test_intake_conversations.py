@@ -111,7 +111,11 @@ def test_token_is_valid_until_one_hour_after_its_call(intake: Intake, tenant: Te
 
 def test_token_of_a_call_found_late_is_valid_while_it_is_live(intake: Intake, tenant: Tenant) -> None:
     lost = an_attempt_of_unknown_outcome(tenant)
-    tenant.change("UPDATE attempts SET ended_at = ended_at - interval '2 hours' WHERE id = :id", id=lost.id)
+    tenant.change(
+        "UPDATE attempts SET ended_at = ended_at - interval '5 hours', claimed_at = claimed_at - interval '5 hours'"
+        " WHERE id = :id",
+        id=lost.id,
+    )
     refused(intake.get(of_token(lost.token)), *NO_CALL)
     sid = a_sid()
     tenant.change("UPDATE attempts SET look_at = now(), call_sid = :sid WHERE id = :id", id=lost.id, sid=sid)
@@ -205,6 +209,20 @@ def test_person_opts_out_of_a_call_that_counts_as_voicemail(intake: Intake, tena
     shown = data(intake.get(call_of(attempt).interview))["callAttempts"][0]
     assert (shown["status"], shown["reasonCode"], shown["outcome"]) == ("FAILED", "VOICEMAIL", "OPTED_OUT")
     refused(report(intake, attempt, outcome="WRONG_PERSON"), 409, "OUTCOME_REPORTED")
+
+
+@does("F9-3")
+@does_not("F9-3")
+def test_person_opts_out_of_a_deleted_call(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    attempt = answered(tenant)
+    assert intake.delete(call_of(attempt).interview).is_success
+    refused(report(intake, attempt, outcome="FINISHED"), *NO_CALL)
+    refused(report(intake.with_key_of_another_company(), attempt, outcome="OPTED_OUT"), *NO_CALL)
+    first = data(report(intake, attempt, outcome="OPTED_OUT"))
+    assert data(report(intake, attempt, outcome="OPTED_OUT")) == first
+    assert first["outcome"] == "OPTED_OUT"
+    refused(intake.get(of_token(attempt.token)), *NO_CALL)
+    refused(intake.get(call_of(attempt).interview), 404, "RESOURCE_NOT_FOUND")
 
 
 @does_not("F9-3")
