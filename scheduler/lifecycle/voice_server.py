@@ -54,6 +54,12 @@ def tried_since(breaker: Breaker) -> datetime | None:
     return breaker.answered_at if is_down(breaker) and breaker.is_on_trial else None
 
 
+def claimed_at(breaker: Breaker, now: datetime) -> datetime:
+    """Compute the time at which a call is claimed. A trial is not earlier than its probe, also on a clock behind."""
+    since = tried_since(breaker)
+    return now if since is None else max(now, since)  # guard: trial_behind
+
+
 def awaits_verdict(breaker: Breaker) -> bool:
     """Return whether a trial call was placed, and it is not known yet if it got instructions."""
     return is_down(breaker) and not breaker.is_on_trial and breaker.answered_at is not None
@@ -111,6 +117,19 @@ def while_probed(breaker: Breaker, now: datetime) -> Breaker:
 def after_probe(before: Breaker, now: datetime, trial: Trial | None = None) -> Breaker:
     """Compute the breaker after an answered probe. `trial` is that of a breaker that awaits its verdict, and not open.
 
-    The trial has succeeded, or a call is tried: the first one, or another one after an unanswered trial.
+    The trial has succeeded, or a call is tried. After the first unanswered trial another one follows at once. Each
+    further one in a row lengthens the wait like a failed one: trials use up calls also if they show nothing.
     """
-    return Breaker() if trial is not None and trial.has_succeeded else after_answer(before, now)
+    if trial is not None and trial.has_succeeded:
+        return Breaker()
+    unanswered = _unanswered_trials(before) + (trial is not None)
+    failures = OPENS_AFTER + before.trials + unanswered
+    if trial is not None and unanswered > 1:  # guard: unanswered_trials
+        wait = not_placed_delay(unanswered - 1)
+        return replace(before, failures=failures, down_until=now + wait, answered_at=None)
+    return replace(after_answer(before, now), failures=failures)
+
+
+def _unanswered_trials(breaker: Breaker) -> int:
+    """Count the trials in a row that nobody answered. They are failures of the breaker, but not failed trials."""
+    return max(breaker.failures - OPENS_AFTER - breaker.trials, 0)

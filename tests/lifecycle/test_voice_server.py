@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from scheduler.domain.call import Accepted, CarrierAnswer, NumberRefused
+from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NumberRefused
 from scheduler.lifecycle import backoffs, voice_server
 from scheduler.lifecycle.backoffs import Where
 from scheduler.lifecycle.breaker import BACK_OFF, Breaker
@@ -76,6 +76,54 @@ def test_trial_without_a_fallback_closes_the_breaker() -> None:
     assert (again.is_on_trial, again.trials) == (True, 0), "it was not answered, so another call is tried"
     probed_in_vain = voice_server.while_probed(PLACED, PLACED.down_until)
     assert voice_server.awaits_verdict(probed_in_vain)
+
+
+@guards("trial_behind")
+def test_trial_is_not_claimed_before_its_probe() -> None:
+    behind = PROBED_AT - A_SECOND
+    assert voice_server.claimed_at(ON_TRIAL, behind) == PROBED_AT
+    assert voice_server.claimed_at(ON_TRIAL, PROBED_AT + A_SECOND) == PROBED_AT + A_SECOND
+    assert [voice_server.claimed_at(each, behind) for each in (Breaker(), OPEN)] == [behind, behind]
+
+
+def test_only_claims_after_an_answered_probe_are_trials() -> None:
+    of_the_carrier = Breaker(failures=5, down_until=PROBED_AT, answered_at=PROBED_AT, cause="HTTP_500")
+    assert of_the_carrier.is_on_trial
+    assert [voice_server.tried_since(each) for each in (Breaker(), OPEN, of_the_carrier, PLACED)] == [None] * 4
+    assert voice_server.tried_since(ON_TRIAL) == PROBED_AT
+
+
+@guards("voice_cause")
+def test_failure_of_the_carrier_lengthens_the_wait_and_keeps_the_cause() -> None:
+    failed = answered(ON_TRIAL, AnswerUnknown(cause="HTTP_500"))
+    assert (failed.is_down, failed.cause, failed.trials) == (True, CAUSE, 1)
+    assert failed.down_until == PROBED_AT + A_SECOND + BACK_OFF[1]
+    of_the_carrier = Breaker(failures=6, down_until=PROBED_AT, cause="HTTP_500", trials=1)
+    assert voice_server.after_carrier_failure(ON_TRIAL, of_the_carrier) == Breaker(
+        failures=6, down_until=PROBED_AT, cause=CAUSE, trials=1
+    )
+
+
+UNANSWERED = Trial(is_open=False, has_succeeded=False)
+
+
+@guards("unanswered_trials")
+def test_unanswered_trials_in_a_row_lengthen_the_wait() -> None:
+    """The first one is followed by another at once, so that one person who is out delays nobody."""
+    found, now = PLACED, PROBED_AT + timedelta(minutes=1)
+    found = voice_server.after_probe(found, now, UNANSWERED)
+    assert found.is_on_trial
+    for wait in (BACK_OFF[1], BACK_OFF[2], BACK_OFF[3], BACK_OFF[3]):
+        found = voice_server.after_trial_was_placed(found, now)
+        now += timedelta(minutes=1)
+        found = voice_server.after_probe(voice_server.while_probed(found, now), now, UNANSWERED)
+        assert (found.is_down, found.down_until, found.trials, found.cause) == (True, now + wait, 0, CAUSE)
+        assert not voice_server.awaits_verdict(found)
+        now += wait
+        found = voice_server.after_probe(voice_server.while_probed(found, now), now)
+        assert found.is_on_trial
+    failed = voice_server.after_failure(found, now, now)
+    assert (failed.trials, failed.down_until) == (1, now + BACK_OFF[1]), "a verdict begins a new row"
 
 
 def test_failed_trial_lengthens_the_wait() -> None:

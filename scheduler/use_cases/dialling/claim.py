@@ -291,7 +291,8 @@ class Claiming:
                 account=allotment.account.next_slot_at,
                 companies={each: allotment.companies[each].next_slot_at for each in called},
             )
-            moved = stores.attempt_claims.claim_all(events, self._account_id, ACTOR, now, slots)
+            at = voice_server.claimed_at(locked.account.breaker, now)
+            moved = stores.attempt_claims.claim_all(events, self._account_id, ACTOR, at, slots)
             failpoint("dial.claiming")
         return [
             ToSend(

@@ -94,6 +94,11 @@ class VoiceServerJudge:
             stores.notify_due()
         if judged.down_until is None:
             _log.info("voice_server_up: a trial call got its instructions")
+        elif judged.is_down:
+            _log.info(
+                "voice_server_unknown: nobody answered the trial calls, so all calls wait for the next one",
+                until=judged.down_until.isoformat(),
+            )
         else:
             _log.info("voice_server_half_open: the voice server answered a probe, so one call is tried")
 
