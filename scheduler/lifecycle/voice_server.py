@@ -131,5 +131,5 @@ def after_probe(before: Breaker, now: datetime, trial: Trial | None = None) -> B
 
 
 def _unanswered_trials(breaker: Breaker) -> int:
-    """Count the trials in a row that nobody answered. They are failures of the breaker, but not failed trials."""
+    """Count the trials in a row that were not answered. They are failures of the breaker, but not failed trials."""
     return max(breaker.failures - OPENS_AFTER - breaker.trials, 0)

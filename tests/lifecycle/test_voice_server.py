@@ -94,7 +94,7 @@ def test_only_claims_after_an_answered_probe_are_trials() -> None:
 
 
 @guards("voice_cause")
-def test_failure_of_the_carrier_lengthens_the_wait_and_keeps_the_cause() -> None:
+def test_failure_of_the_carrier_keeps_the_cause() -> None:
     failed = answered(ON_TRIAL, AnswerUnknown(cause="HTTP_500"))
     assert (failed.is_down, failed.cause, failed.trials) == (True, CAUSE, 1)
     assert failed.down_until == PROBED_AT + A_SECOND + BACK_OFF[1]
@@ -109,7 +109,7 @@ UNANSWERED = Trial(is_open=False, has_succeeded=False)
 
 @guards("unanswered_trials")
 def test_unanswered_trials_in_a_row_lengthen_the_wait() -> None:
-    """The first one is followed by another at once, so that one person who is out delays nobody."""
+    """The first one is followed by another at once, so that one person who is out delays no others."""
     found, now = PLACED, PROBED_AT + timedelta(minutes=1)
     found = voice_server.after_probe(found, now, UNANSWERED)
     assert found.is_on_trial

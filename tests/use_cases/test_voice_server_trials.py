@@ -1,4 +1,4 @@
-"""Trials of the voice server that nobody answers, that the carrier fails, or whose worker has a clock behind."""
+"""Trials of the voice server that are not answered, that the carrier fails, or whose worker has a clock behind."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -40,7 +40,7 @@ def alarms_of(logs: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 @guards("unanswered_trials")
-def test_unanswered_trials_do_not_follow_each_other_without_a_limit(
+def test_unanswered_trials_lengthen_the_wait(
     tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
 ) -> None:
     for is_tried in (True, False):
@@ -91,7 +91,7 @@ def test_alarm_of_a_failed_trial_names_what_the_carrier_did(tenant: Tenant, othe
 
 
 @pytest.mark.parametrize("is_tried", [False, True])
-def test_carrier_that_answers_no_probe_does_not_end_an_outage_that_begins_meanwhile(
+def test_failed_probe_of_the_carrier_does_not_end_the_outage(
     tenant: Tenant, other: Tenant, now: TestClock, hear: Hear, hints: RecordingHints, is_tried: bool
 ) -> None:
     """The carrier failed the calls of one company, and is probed while calls get no instructions."""

@@ -96,7 +96,7 @@ class VoiceServerJudge:
             _log.info("voice_server_up: a trial call got its instructions")
         elif judged.is_down:
             _log.info(
-                "voice_server_unknown: nobody answered the trial calls, so all calls wait for the next one",
+                "voice_server_unknown: the trial calls were not answered, so all calls wait for the next one",
                 until=judged.down_until.isoformat(),
             )
         else:
