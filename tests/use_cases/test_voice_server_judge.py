@@ -366,7 +366,7 @@ def test_refused_numbers_of_a_company_do_not_hold_the_trial(
     assert tried in due
 
 
-@guards("trial_of_another")
+@guards("trial_of_another", "voice_trial")
 def test_next_trial_is_not_of_the_company_that_fails(
     tenant: Tenant, other: Tenant, now: TestClock, fail: Fail, judge: VoiceServerJudge, released: Released
 ) -> None:
@@ -397,7 +397,7 @@ def test_next_trial_is_not_of_the_company_that_fails(
     assert released() == [*theirs]
 
 
-@guards("trials_of_one")
+@guards("trials_of_one", "voice_trial")
 def test_trials_of_one_company_keep_the_wait_short(
     tenant: Tenant, other: Tenant, now: TestClock, fail: Fail, judge: VoiceServerJudge
 ) -> None:

@@ -221,10 +221,17 @@ def after_a_cancellation(tenant: Tenant) -> Attempt:
     return end(tenant, attempt)
 
 
-LATE = [after_a_verdict, after_failed_instructions, of_unknown_end, found_late, after_the_wait, after_a_cancellation]
+LATE = [
+    *(
+        pytest.param(each, marks=guards("lasting_refusal"))
+        for each in (after_a_verdict, after_failed_instructions, of_unknown_end, after_the_wait, after_a_cancellation)
+    ),
+    # Its call is live, so each report of it is new.
+    pytest.param(found_late),
+]
 
 
-@guards("lasting_refusal", "look_refused")
+@guards("look_refused")
 @pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
 @pytest.mark.parametrize("situation", LATE)
 def test_refusal_is_noted_whatever_the_call_became(
@@ -247,9 +254,12 @@ def test_refusal_is_noted_whatever_the_call_became(
     assert all(each.state is not AttemptState.PENDING for each in voice.attempts(attempt.interview_id))
 
 
-@guards("refused_number", "refused_retry")
+@guards("refused_number", "lasting_refusal")
 @pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
-@pytest.mark.parametrize("situation", [after_a_verdict, after_failed_instructions])
+@pytest.mark.parametrize(
+    "situation",
+    [pytest.param(after_a_verdict), pytest.param(after_failed_instructions, marks=guards("instructions_failed"))],
+)
 def test_refusal_cancels_the_planned_retry(
     voice: Tenant, perform: Perform, situation: Callable[[Tenant], Attempt], outcome: ConversationOutcome
 ) -> None:
@@ -320,6 +330,21 @@ def test_wrong_person_keeps_a_call_to_another_number(voice: Tenant, perform: Per
     assert (kept.state, voice.interview_status(attempt)) == (AttemptState.PENDING, InterviewStatus.SCHEDULED)
 
 
+@guards("refused_retry")
+def test_refusing_call_that_fails_has_no_retry_to_a_new_number(voice: Tenant, perform: Perform) -> None:
+    """A client corrects the number during the call. Only a new attempt of theirs calls it."""
+    attempt = answered(voice)
+    assert report(perform, attempt, WRONG_PERSON) is None
+    voice.change(
+        "UPDATE candidates SET phone_number = :number WHERE id = (SELECT candidate_id FROM interviews WHERE id = :id)",
+        number=a_number(),
+        id=attempt.interview_id,
+    )
+    ended = end(voice, attempt, CallStatus.BUSY)
+    assert (ended.reason, follower(voice, attempt)) == (Reason.BUSY, None)
+    assert voice.interview_status(attempt) is InterviewStatus.FAILED
+
+
 @pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
 def test_late_end_of_a_refusing_call_is_followed_by_nothing(
     voice: Tenant, perform: Perform, outcome: ConversationOutcome
@@ -331,7 +356,7 @@ def test_late_end_of_a_refusing_call_is_followed_by_nothing(
     assert follower(voice, attempt) is None
 
 
-@guards("refused_in_chain")
+@guards("refused_in_chain", "lasting_refusal")
 @pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
 def test_refusal_during_the_retry_is_followed_by_no_other_retry(
     voice: Tenant, perform: Perform, now: TestClock, outcome: ConversationOutcome
