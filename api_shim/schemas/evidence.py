@@ -166,7 +166,8 @@ class EvidenceEntryView(HappeningView):
 class SealFaultView(Wire):
     kind: FaultKind = Field(
         description="CHANGED: the entry, or the one before it, was changed. REMOVED: it is missing. ADDED: it was not"
-        " written by Duecall. SCHEDULE_CHANGED: the schedule is not the one that this entry set."
+        " written by Duecall. SCHEDULE_CHANGED: the schedule is not the one that this entry set. FACTS_CHANGED:"
+        " a fact of the document, such as the status or the reported outcome, is not the one that this entry set."
     )
     number: int = Field(description="The number of the entry.")
 
@@ -175,8 +176,9 @@ class SealsView(Wire):
     """The result of the check of the history for later changes."""
 
     state: SealState = Field(
-        description="WHOLE: no entry of `history` and no schedule was changed, removed or added. PARTLY_SEALED: no"
-        " change was found, but nothing proves the entries in `unsealed`. BROKEN: see `faults`."
+        description="WHOLE: no entry of `history`, no schedule and no fact that an entry set was changed, removed or"
+        " added. PARTLY_SEALED: no change was found, but nothing proves the entries in `unsealed`. BROKEN: see"
+        " `faults`."
     )
     faults: list[SealFaultView]
     unsealed: list[int] = Field(

@@ -21,7 +21,7 @@ class SealState(StrEnum):
     PARTLY_SEALED = "PARTLY_SEALED"
     """Each seal fits, but some entries lack a seal, or their predecessors were deleted or not read."""
     BROKEN = "BROKEN"
-    """An entry or the schedule was changed, removed or added after it was written."""
+    """An entry, the schedule or a fact that an entry has set was changed, removed or added after it was written."""
 
 
 class FaultKind(StrEnum):
@@ -33,6 +33,8 @@ class FaultKind(StrEnum):
     """The history has another entry with this number, or more entries than the attempt has had events."""
     SCHEDULE_CHANGED = "SCHEDULE_CHANGED"
     """The attempt's schedule is not the one of its last scheduling."""
+    FACTS_CHANGED = "FACTS_CHANGED"
+    """A fact in the attempt's row is not the one that this entry has set."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from datetime import UTC
 from typing import Any
 
 from scheduler.domain.evidence import FaultKind, SealCheck, SealedEntry, SealFault, SealState
+from scheduler.rules import sealed_facts
 
 _BYTES = 16
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
@@ -53,12 +54,13 @@ def check(
     last_number: int,
     closing_seal: bytes | None,
     schedule: Mapping[str, Any],
+    facts: Mapping[str, Any],
     is_purged: bool,
 ) -> SealCheck:
     """Check a history, oldest entry first, against the attempt's row.
 
-    `last_number`, `closing_seal` and `schedule` are those of the row. `is_purged`: the first entries may be missing,
-    because they were deleted after their retention or not read.
+    `last_number`, `closing_seal`, `schedule` and `facts` are those of the row. `is_purged`: the first entries may be
+    missing, because they were deleted after their retention or not read.
     """
     faults = list(_gaps(entries, last_number, is_purged=is_purged))
     unsealed = []
@@ -75,6 +77,9 @@ def check(
         # The last sealed entry was removed, or its seal was.
         faults.append(SealFault(kind=FaultKind.CHANGED, number=last_number))
     faults += _schedule_faults(entries, schedule)
+    unproven = {*unsealed, *(each.number for each in faults)}
+    contradicted = sealed_facts.contradicted(entries, facts, schedule, unproven)
+    faults += [SealFault(kind=FaultKind.FACTS_CHANGED, number=each) for each in contradicted]
     found = tuple(dict.fromkeys(sorted(faults, key=lambda each: each.number)))
     return SealCheck(state=_state(found, unsealed, entries), faults=found, unsealed=tuple(unsealed))
 

@@ -15,6 +15,12 @@ KEY = b"k" * 32
 ATTEMPT = UUID(int=7)
 BEGAN = datetime(2026, 12, 1, 9, tzinfo=UTC)
 SCHEDULE = {"requested": None, "due_at": "2026-12-01T09:00:00+00:00", "zones": ["Europe/Bratislava"], "country": "SK"}
+FACTS = {
+    "state": "IN_PROGRESS",
+    "reason": None,
+    "due_at": BEGAN,
+    **dict.fromkeys(("call_sid", "answered_by", "duration", "outcome", "outcome_at", "call_back_at")),
+}
 EVENTS = ("created", "claimed", "placed", "progressed", "ended")
 
 
@@ -51,7 +57,13 @@ def closing_seal(entries: Sequence[SealedEntry], key: bytes = KEY) -> bytes | No
 
 def checked(entries: Sequence[SealedEntry], *, of: Sequence[SealedEntry] | None = None, **given: Any) -> SealCheck:
     """Check the entries against the row of an attempt whose history was `of`."""
-    row = {"last_number": 4, "closing_seal": closing_seal(of or a_history()), "schedule": SCHEDULE, "is_purged": False}
+    row = {
+        "last_number": 4,
+        "closing_seal": closing_seal(of or a_history()),
+        "schedule": SCHEDULE,
+        "is_purged": False,
+        "facts": FACTS,
+    }
     return history_seals.check(KEY, entries, **{**row, **given})
 
 
@@ -172,6 +184,19 @@ def test_changed_schedule_is_found() -> None:
 @pytest.mark.parametrize("change", [{"country": "CZ"}, {"tzdata_version": "2027a"}], ids=str)
 def test_part_that_changes_without_an_event_is_not_sealed(change: dict[str, Any]) -> None:
     assert checked(a_history(), schedule={**SCHEDULE, **change}).state is SealState.WHOLE
+
+
+def test_changed_fact_of_the_row_is_found() -> None:
+    assert kinds(checked(a_history(), facts={**FACTS, "duration": timedelta(hours=1)})) == [
+        (FaultKind.FACTS_CHANGED, 4)
+    ]
+    assert kinds(checked(a_history(), facts={**FACTS, "outcome": "FINISHED"})) == [(FaultKind.FACTS_CHANGED, 0)]
+
+
+def test_fact_of_an_unsealed_entry_is_not_compared() -> None:
+    entries = a_history(4)
+    found = checked(entries, of=entries, facts={**FACTS, "state": "FAILED", "duration": timedelta(hours=1)})
+    assert (found.state, found.faults, found.unsealed) == (SealState.PARTLY_SEALED, (), (4,))
 
 
 def test_entries_deleted_after_their_retention_are_no_fault() -> None:

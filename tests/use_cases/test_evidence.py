@@ -7,7 +7,16 @@ from uuid import uuid4
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, Cancelled, Ended, Placed, Progressed, Reason
+from scheduler.domain.attempt import (
+    Attempt,
+    Cancelled,
+    ConversationOutcome,
+    Ended,
+    Placed,
+    Progressed,
+    Reason,
+    Reported,
+)
 from scheduler.domain.call import Accepted, CallProgress
 from scheduler.domain.evidence import Evidence, FaultKind, LookResult, RuleResult, SealState
 from scheduler.domain.explanation import Rule
@@ -129,6 +138,29 @@ def test_changed_row_of_the_attempt_is_found(tenant: Tenant, read: Callable[[Att
     attempt = tenant.take(placed_with_look(tenant), *A_CALL)
     tenant.change(f"UPDATE attempts SET {change} WHERE id = :id", id=attempt.id)
     assert read(attempt).seals.state is SealState.BROKEN
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "(state, reason) = ('FAILED', 'NO_ANSWER')",
+        "reason = 'TEST'",
+        "due_at = due_at + interval '1 second'",
+        "call_sid = 'CA0'",
+        "answered_by = 'MACHINE'",
+        "duration = interval '1 hour'",
+        "outcome = 'FINISHED'",
+        "outcome_at = outcome_at - interval '1 second'",
+        "(outcome, call_back) = ('CALL_BACK', schedule)",
+    ],
+)
+def test_changed_fact_of_the_attempt_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence], change: str) -> None:
+    reported = Reported(outcome=ConversationOutcome.OPTED_OUT)
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL, reported)
+    assert read(attempt).seals.state is SealState.WHOLE
+    tenant.change(f"UPDATE attempts SET {change} WHERE id = :id", id=attempt.id)
+    found = read(attempt).seals
+    assert (found.state, {each.kind for each in found.faults}) == (SealState.BROKEN, {FaultKind.FACTS_CHANGED})
 
 
 def test_rows_of_release_0_2_0_are_no_fault(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:

@@ -10,7 +10,7 @@ from scheduler.domain.principal import Principal, seen_by_companies
 from scheduler.ids import VERSION, first_id
 from scheduler.lifecycle import look_records
 from scheduler.persistence.stores import Stores
-from scheduler.rules import history_seals, retention
+from scheduler.rules import history_seals, retention, sealed_facts
 from scheduler.use_cases.explain import with_key_names
 from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared.context import Context
@@ -60,6 +60,7 @@ class CallEvidence:
                 last_number=stored.last_number,
                 closing_seal=stored.closing_seal,
                 schedule=stored.schedule,
+                facts=sealed_facts.facts_of(attempt),
                 is_purged=read.is_cut or _may_be_purged(attempt_id, now),
             ),
         )
