@@ -60,6 +60,8 @@ class Situation:
     breaker: Breaker
     refused_by: ConversationOutcome | None = None
     """WRONG_PERSON or OPTED_OUT, if an earlier conversation has reported that for this number."""
+    refusal_waiting_since: datetime | None = None
+    """The receipt of an accepted refusal of this number that is not applied yet, in any interview of the company."""
     backoff: Backoff | None = None
     """The back-off of its caller number or country, or None."""
     database_skew: timedelta = timedelta()
@@ -180,6 +182,11 @@ def _stops(situation: Situation, now: datetime) -> Iterator[Block]:
         yield Block(
             rule=Rule.COMMAND_WAITING,
             detail="A command for this interview was accepted but not applied yet.",
+        )
+    if situation.refusal_waiting_since is not None and not situation.command_waiting:  # guard: accepted_refusal
+        yield Block(
+            rule=Rule.COMMAND_WAITING,
+            detail="A report was accepted but not applied yet: the person at this number wants no further calls.",
         )
 
 

@@ -1,8 +1,9 @@
 """Conversations: which reports of their outcomes are accepted, and what follows from an outcome."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from scheduler.domain.attempt import (
     Attempt,
@@ -43,6 +44,11 @@ def is_lasting(request: Request) -> bool:
     It is noted also for a deleted interview or attempt, because the person may be called by another interview.
     """
     return isinstance(request, ReportOutcome) and request.outcome in REFUSALS  # guard: refusal_of_deleted
+
+
+def refused_by(request: Request) -> UUID | None:
+    """Find the attempt whose number is not to be called again, says the request. None for all other requests."""
+    return request.attempt_id if isinstance(request, ReportOutcome) and is_lasting(request) else None
 
 
 def is_new_report(
@@ -88,6 +94,29 @@ def is_refused(chain: Iterable[Attempt], number_hash: bytes) -> bool:
         each.outcome is ConversationOutcome.OPTED_OUT
         or (each.outcome is ConversationOutcome.WRONG_PERSON and each.number_hash == number_hash)
         for each in chain
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberRefusal:
+    """A reported refusal of a number, by any call of an interview."""
+
+    interview_id: UUID
+    outcome: ConversationOutcome
+    outcome_at: datetime
+    number_hash: bytes | None = field(repr=False)
+
+
+def is_refused_meanwhile(refusals: Iterable[NumberRefusal], chain: Iterable[Attempt], number_hash: bytes) -> bool:
+    """Return whether this number was refused by any call, or any number by an opt-out since the chain began.
+
+    A client that invoked the chain after the opt-out has decided to call another number.
+    """
+    began_at = min(each.created_at for each in chain)
+    return any(
+        each.number_hash == number_hash
+        or (each.outcome is ConversationOutcome.OPTED_OUT and each.outcome_at >= began_at)  # guard: refused_meanwhile
+        for each in refusals
     )
 
 

@@ -31,6 +31,7 @@ from scheduler.lifecycle.policy import DEFERRED_DELAY, MAX_CLOCK_SKEW, POLL_AFTE
 from scheduler.lifecycle.state_machine import is_busy, is_over
 
 _NO_OPENING_DELAY = timedelta(days=1)
+_LONGEST_RECHECK = timedelta(minutes=10)
 
 
 # ---- submit: an impossible command is refused immediately
@@ -99,7 +100,7 @@ def on_last_look(
         clocks = scheduling.deciding_clocks(attempt, situation.callee, now)
         leave_by = _leave_by(situation, clocks, attempt.lease_until, now, policy)
         return GoAhead(leave_by=leave_by, look=look_records.record_of(clocks, situation.callee, now, leave_by, policy))
-    return _put_back(blocking[0], now, soon)
+    return _put_back(situation, blocking[0], now, soon)
 
 
 def _leave_by(
@@ -117,7 +118,7 @@ def _leave_by(
     return min(ends)
 
 
-def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
+def _put_back(situation: Situation, block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
     cause = block.rule.value
     match block.rule:
         case Rule.EXPIRED:
@@ -149,6 +150,10 @@ def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
             | Rule.OPTED_OUT
         ):
             return (events.Deferred(due_at=now + _NO_OPENING_DELAY, cause=cause),)  # held, never placed
+        case Rule.COMMAND_WAITING if situation.refusal_waiting_since is not None:
+            # The claim does not test it. As long again as it has waited: in quarantine it may wait for days.
+            waited = min(now - situation.refusal_waiting_since, _LONGEST_RECHECK)  # guard: refusal_recheck
+            return (events.Deferred(due_at=max(soon, now + waited), cause=cause),)
         case _:
             return (events.Deferred(due_at=soon, cause=cause),)
 

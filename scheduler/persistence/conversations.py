@@ -1,15 +1,17 @@
 """Conversations: the call that a token names."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import text
 
 from scheduler.domain.attempt import Attempt
+from scheduler.lifecycle.conversations import NumberRefusal
 from scheduler.persistence.attempt_rows import attempt_of
-from scheduler.persistence.rows import known_unreadable
+from scheduler.persistence.rows import from_row, known_unreadable
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, interviews
 
@@ -57,6 +59,13 @@ _TO_BE_PROVEN = text("""
     FROM attempts a
     WHERE a.interview_id = ANY (CAST(:ids AS uuid[])) AND a.reason = 'OUTCOME_UNKNOWN' AND a.decided_at IS NULL
       AND coalesce(a.outcome, 'CALL_BACK') = 'CALL_BACK'
+""")
+
+
+_REFUSALS = text("""
+    SELECT a.interview_id, a.outcome, a.outcome_at, a.number_hash
+    FROM attempts a
+    WHERE a.interview_id = ANY (CAST(:ids AS uuid[])) AND a.outcome IN ('OPTED_OUT', 'WRONG_PERSON')
 """)
 
 
@@ -125,6 +134,10 @@ class Conversations(Store):
         """Find the interviews whose calls may still be proven late, so that a call at a named time may follow."""
         found = self._connection.execute(_TO_BE_PROVEN, {"ids": list(interview_ids)})
         return set(found.scalars())
+
+    def refusals_of(self, interview_ids: Collection[UUID]) -> Sequence[NumberRefusal]:
+        """List the refusals that conversations of these interviews have reported, also of deleted attempts."""
+        return self._all(partial(from_row, NumberRefusal), _REFUSALS, {"ids": list(interview_ids)})
 
     def forget_notes(self, candidate_id: UUID) -> bool:
         """Delete up to `NOTES_AT_ONCE` notes of reports about an erased person. False: more may be left."""

@@ -211,6 +211,8 @@ class LastLookRow:
     refused_by: ConversationOutcome | None
     """WRONG_PERSON or OPTED_OUT, as an earlier conversation has reported for this number."""
     command_waiting: bool
+    refusal_waiting_since: datetime | None
+    """The receipt of the oldest accepted refusal of this number that is not applied yet. None without one."""
     account_paused: str | None
     company_paused: str | None
     company_deleted: bool
@@ -290,6 +292,12 @@ _LOOK = """
            b.cause AS backoff_cause,
            b.trials AS backoff_trials,
            {command_waits} AS command_waiting,
+           -- The company as a condition that no index has: the index of refusals is read, which is nearly empty.
+           (
+               SELECT min(x.received_at) FROM inbox x
+               WHERE x.number_hash = a.number_hash
+                 AND x.company_id IS NOT DISTINCT FROM a.company_id  -- guard: own_refusals
+           ) AS refusal_waiting_since,
            (
                SELECT min(r.outcome) FROM attempts r JOIN interviews ri ON ri.id = r.interview_id
                WHERE r.number_hash = a.number_hash AND r.outcome IN ('OPTED_OUT', 'WRONG_PERSON')

@@ -715,6 +715,8 @@ inbox = _table(
     Column("kind", Text, nullable=False),
     Column("body", JSONB),
     Column("interview_id", Uuid),
+    # Of a report that a number is not to be called again: until it is applied, the last look blocks the number.
+    Column("number_hash", LargeBinary),
     Column("received_at", _INSTANT, nullable=False),
     Column("rung_at", _INSTANT, nullable=False),
     Column("applied_at", _INSTANT),
@@ -728,6 +730,7 @@ inbox = _table(
     Column("awaited_until", _INSTANT),
     CheckConstraint("(applied_at IS NULL) = (answer IS NULL)", name="applied_is_answered"),
     CheckConstraint("(applied_at IS NULL) = (body IS NOT NULL)", name="a_body_until_applied"),
+    CheckConstraint("number_hash IS NULL OR applied_at IS NULL", name="a_number_until_applied"),
     _index(
         "uq_inbox_idempotency_key", "principal_id", "idempotency_key", where="idempotency_key IS NOT NULL", unique=True
     ),
@@ -739,6 +742,8 @@ inbox = _table(
         where="applied_at < awaited_until AND answer ? 'refusal' AND quarantined_at IS NULL",
     ),
     _index("ix_inbox_waiting", "rung_at", where="applied_at IS NULL"),
+    # Nearly empty. No other index has its column, so that last looks read no other one however few commands wait.
+    _index("ix_inbox_refusals", "number_hash", where="number_hash IS NOT NULL"),
     _index("ix_inbox_waiting_by_interview", "interview_id", "seq", where="applied_at IS NULL"),
 )
 

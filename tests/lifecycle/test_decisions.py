@@ -288,6 +288,8 @@ def test_call_leaves_before_the_last_day_of_consent_ends() -> None:
         pytest.param({"database_skew": timedelta(seconds=2, microseconds=1)}, "CLOCK_SKEW", id="clocks differ"),
         pytest.param({"database_skew": -timedelta(seconds=3)}, "CLOCK_SKEW", id="the other way"),
         pytest.param({"command_waiting": True}, "COMMAND_WAITING", id="a command waits"),
+        pytest.param({"refusal_waiting_since": NOON - A_SECOND}, "COMMAND_WAITING", id="a refusal waits"),
+        pytest.param({"refusal_waiting_since": NOON + A_SECOND}, "COMMAND_WAITING", id="a refusal of the future"),
         pytest.param({"company_paused": "why"}, "COMPANY_PAUSED", id="the company is paused"),
         pytest.param({"account_paused": "why"}, "ACCOUNT_PAUSED", id="everything is paused"),
         pytest.param({"interview_over": True}, "INTERVIEW_OVER", id="the interview was deleted"),

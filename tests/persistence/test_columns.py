@@ -124,6 +124,7 @@ BINARY = {
     "candidates.content_hash": ERASED,
     "carrier_events.fingerprint": KEYED,
     "console_sessions.token_hash": KEYED,
+    "inbox.number_hash": KEYED,
     "inbox.request_hash": KEYED,
     "installation_marks.mark": KEYED,
     "interviews.content_hash": ERASED,

@@ -120,6 +120,7 @@ STEPS: dict[str, Callable[[Stores, Big], Any]] = {
     ),
     "gaps that a wrong clock wrote": lambda stores, _: stores.corrections.shorten_rests(LATER, LATER, 100),
     "chains of retries": lambda stores, _: stores.attempts.of_chains([NO_ATTEMPT] * 200),
+    "refusals of interviews": lambda stores, _: stores.conversations.refusals_of([NO_ATTEMPT] * 200),
     "attempts of interviews": lambda stores, _: stores.attempts.counts_of([NO_ATTEMPT] * 200, 200),
     "open attempts of a company": lambda stores, big: stores.attempts.open_of_company(
         big.one.company_id, None, UUID(int=2**127), 25
@@ -302,6 +303,41 @@ def test_trial_reads_one_failed_call_of_each_company(own: Big) -> None:
     finally:
         stores.connection._connection._connection.rollback()
         transaction.__exit__(None, None, None)
+
+
+_WAITING_REFUSALS = text("""
+    INSERT INTO inbox (id, principal_id, company_id, request_hash, kind, body, interview_id, number_hash, received_at,
+                       rung_at, failures)
+    SELECT gen_random_uuid(), company_id, company_id, '', 'report_outcome', '{}', gen_random_uuid(),
+           sha256(CAST(n AS text)::bytea), due_at, due_at, 0
+    FROM (SELECT * FROM attempts WHERE id = ANY (:ids) LIMIT 1) a, generate_series(1, 20000) n
+    UNION ALL
+    SELECT gen_random_uuid(), company_id, company_id, '', 'report_outcome', '{}', gen_random_uuid(), number_hash,
+           due_at, due_at, 0
+    FROM (SELECT * FROM attempts WHERE id = ANY (:ids) LIMIT 1) a
+""")
+_SOME_PENDING = text("SELECT id FROM attempts WHERE state = 'PENDING' ORDER BY id LIMIT 50")
+
+
+def test_last_looks_read_only_waiting_refusals_of_their_numbers(own: Big) -> None:
+    """Nothing waited when the statement was planned, and no statistics know of the backlog."""
+    transaction = own.worker.transaction()
+    stores = transaction.__enter__()
+    try:
+        ids = list(stores.connection.execute(_SOME_PENDING).scalars())
+        for _ in range(6):
+            assert not any(each.refusal_waiting_since for each in stores.attempt_claims.look_all(ids).values())
+        stores.connection.execute(_WAITING_REFUSALS, {"ids": ids})
+        before, entries = reads(stores), reads_of(stores, "ix_inbox_refusals")
+        found = stores.attempt_claims.look_all(ids).values()
+        read = reads(stores) - before
+        entries_read = reads_of(stores, "ix_inbox_refusals") - entries
+    finally:
+        stores.connection._connection._connection.rollback()
+        transaction.__exit__(None, None, None)
+    assert sum(each.refusal_waiting_since is not None for each in found) == entries_read == 1
+    assert read["inbox", "seq_scan"] == 0
+    assert read["inbox", "idx_tup_fetch"] <= 1
 
 
 def test_calendar_reads_few_rows_of_many_pending_calls(big: Big, monkeypatch: pytest.MonkeyPatch) -> None:

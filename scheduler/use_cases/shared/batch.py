@@ -5,7 +5,7 @@ attempt.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -17,6 +17,7 @@ from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.backoffs import NO_COUNTRY
 from scheduler.lifecycle.blocks import Line, Situation
+from scheduler.lifecycle.conversations import NumberRefusal
 from scheduler.lifecycle.retries import MOST_ATTEMPTS, takes_another_attempt
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import is_awaited, is_over
@@ -43,6 +44,7 @@ class Batch:
         self._stored_chains: dict[UUID, list[AnyRow]] = defaultdict(list)
         """Rows of chains that are not read yet. An unreadable row concerns only its own chain."""
         self._attempt_counts: Mapping[UUID, int] | None = None
+        self._refusals: defaultdict[UUID, list[NumberRefusal]] | None = None
         self._callees: Mapping[UUID, AnyRow] | None = None
         self._billings: Mapping[UUID, AnyRow] | None = None
         self.without_instructions: list[Attempt] = []
@@ -123,6 +125,15 @@ class Batch:
             with self.stores.connection.beside():
                 self._attempt_counts = self.stores.attempts.counts_of(list(self.interviews), MOST_ATTEMPTS)
         return takes_another_attempt(self._attempt_counts[interview_id])
+
+    def refusals_of(self, interview_id: UUID) -> Sequence[NumberRefusal]:
+        """List the refusals of numbers that calls of the interview have reported. Only invoked chains need them."""
+        if self._refusals is None:
+            self._refusals = defaultdict(list)
+            with self.stores.connection.beside():
+                for each in self.stores.conversations.refusals_of(list(self.interviews)):
+                    self._refusals[each.interview_id].append(each)
+        return self._refusals[interview_id]
 
     def callee_of(self, interview_id: UUID) -> CalleeRow:
         """Read the person whom the interview calls. Raises KeyError for settings that cannot be read."""
@@ -240,6 +251,7 @@ def situation_from(row: LastLookRow, hasher: Hasher, skew: timedelta = timedelta
         interview_over=row.interview_over,
         refused_by=row.refused_by,
         command_waiting=row.command_waiting,
+        refusal_waiting_since=row.refusal_waiting_since,
         account_paused=row.account_paused,
         company_paused=row.company_paused,
         company_deleted=row.company_deleted,

@@ -1,5 +1,6 @@
 """Followers: the attempt that follows an ended one by itself, as a retry or at the time that the person named."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
@@ -35,7 +36,12 @@ class Followers:
         number = callee_from(batch.callee_of(interview.id)).number
         assert number is not None
         number_hash = self._hasher.number(number.e164)
-        if conversations.is_refused(batch.chain_of(ended), number_hash):  # guard: refused_in_chain
+        chain = batch.chain_of(ended)
+        if conversations.is_refused(chain, number_hash):  # guard: refused_in_chain
+            return False
+        if _was_invoked(chain) and conversations.is_refused_meanwhile(  # guard: refused_in_interview
+            batch.refusals_of(interview.id), chain, number_hash
+        ):
             return False
         following = _following(ended, schedule, number_hash, interview, now)
         if calls_back:
@@ -73,6 +79,11 @@ class Followers:
             return planned or (None, ())
         chain = batch.chain_of(ended)
         return retries.next_attempt(ended, chain, callee, interview.expires_at, self._policy), ()
+
+
+def _was_invoked(chain: Collection[Attempt]) -> bool:
+    """Return whether the interview may have an earlier chain, of which a refusal may be reported late."""
+    return any(each.manual for each in chain)
 
 
 def _following(ended: Attempt, schedule: Schedule, number_hash: bytes, interview: Interview, now: datetime) -> Attempt:

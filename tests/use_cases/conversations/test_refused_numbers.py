@@ -371,3 +371,66 @@ def test_refusal_during_the_retry_is_followed_by_no_other_retry(
     voice.take(rings, Ended(reason=Reason.NO_ANSWER, ended_at=now()))
     assert all(each.state is not AttemptState.PENDING for each in voice.attempts(attempt.interview_id))
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
+
+
+def ringing_after_an_invoke(tenant: Tenant, perform: Perform, now: TestClock, attempt: Attempt) -> Attempt:
+    """The call of another chain, which a client has invoked after this attempt."""
+    now.move(timedelta(minutes=11))
+    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer
+    [invoked] = [each for each in tenant.attempts(attempt.interview_id) if each.state is AttemptState.PENDING]
+    [claim] = tenant.dial.claim([invoked.id]).claimed
+    return tenant.take(claim.attempt, Placed(call_sid=a_sid(), look_at=now()))
+
+
+def moves_to_another_number(tenant: Tenant, attempt: Attempt) -> None:
+    tenant.change(
+        "UPDATE candidates SET phone_number = :number"
+        " WHERE id = (SELECT candidate_id FROM interviews WHERE id = :interview)",
+        number=a_number(),
+        interview=attempt.interview_id,
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "moves", "is_followed"),
+    [
+        pytest.param(OPTED_OUT, False, False, marks=guards("refused_in_interview")),
+        pytest.param(OPTED_OUT, True, False, marks=guards("refused_in_interview", "refused_meanwhile")),
+        pytest.param(WRONG_PERSON, False, False, marks=guards("refused_in_interview")),
+        # The candidate may be called at another number.
+        (WRONG_PERSON, True, True),
+    ],
+)
+def test_refusal_reaches_the_retry_of_an_invoked_chain(
+    voice: Tenant, perform: Perform, now: TestClock, outcome: ConversationOutcome, *, moves: bool, is_followed: bool
+) -> None:
+    """The refusal of an earlier call is reported while an invoked one rings."""
+    attempt = after_a_verdict(voice)
+    rings = ringing_after_an_invoke(voice, perform, now, attempt)
+    assert report(perform, attempt, outcome) is None
+    if moves:
+        moves_to_another_number(voice, attempt)
+    voice.take(rings, Ended(reason=Reason.NO_ANSWER, ended_at=now()))
+    pending = [each for each in voice.attempts(attempt.interview_id) if each.state is AttemptState.PENDING]
+    assert bool(pending) is is_followed
+    status = InterviewStatus.SCHEDULED if is_followed else InterviewStatus.FAILED
+    assert voice.interview_status(attempt) is status
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_chain_invoked_after_an_opt_out_calls_another_number(
+    voice: Tenant, perform: Perform, now: TestClock, *, moves: bool
+) -> None:
+    """The client knows of the opt-out, and invokes a call all the same. It never rings at the refused number."""
+    attempt = after_a_verdict(voice)
+    assert report(perform, attempt, OPTED_OUT) is None
+    if moves:
+        moves_to_another_number(voice, attempt)
+    rings = ringing_after_an_invoke(voice, perform, now, attempt)
+    voice.take(rings, Ended(reason=Reason.NO_ANSWER, ended_at=now()))
+    pending = [each for each in voice.attempts(attempt.interview_id) if each.state is AttemptState.PENDING]
+    assert bool(pending) is moves
+    for each in pending:
+        now.move(each.due_at - now() + timedelta(seconds=1))
+        [claim] = voice.dial.claim([each.id]).claimed
+        assert voice.dial.last_look(claim.attempt) is not None

@@ -43,6 +43,19 @@ CREATE INDEX ix_attempts_outcome ON attempts (outcome_until) WHERE outcome_until
 GRANT SELECT (outcome, outcome_at, outcome_until, call_back, call_backs) ON attempts TO duecall_operator
 """
 
+REFUSALS = """
+ALTER TABLE inbox
+    ADD COLUMN number_hash bytea,
+    ADD CONSTRAINT ck_inbox_a_number_until_applied CHECK (number_hash IS NULL OR applied_at IS NULL);
+CREATE INDEX ix_inbox_refusals ON inbox (number_hash) WHERE number_hash IS NOT NULL;
+GRANT SELECT (number_hash) ON inbox TO duecall_operator;
+CREATE OR REPLACE FUNCTION drop_quarantined(commands uuid[], dropped_at timestamptz, dropped_with jsonb) RETURNS void
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        UPDATE inbox SET applied_at = dropped_at, body = NULL, answer = dropped_with, number_hash = NULL
+        WHERE id = ANY (commands) AND quarantined_at IS NOT NULL AND applied_at IS NULL; END
+"""
+
 _CALL_ENDS = ("BLOCKED_BY_NETWORK", "UNREACHABLE", "INSTRUCTIONS_FAILED")
 _VERDICTS = ("verdict_heard", "verdict_awaited")
 """Also of a call that was found after its outcome was given up."""

@@ -18,13 +18,13 @@ down_revision = '0034'
 branch_labels = None
 depends_on = None
 
-_CHANGED = ('attempts', 'attempt_history', 'lines')
+_CHANGED = ('attempts', 'attempt_history', 'lines', 'inbox')
 _TRIES = 12
 
 
 def upgrade() -> None:
     _lock(_CHANGED)
-    execute(tables.CHANGES, tables.OUTCOMES, evidence.SEALS)
+    execute(tables.CHANGES, tables.OUTCOMES, tables.REFUSALS, evidence.SEALS)
     execute(reputation.TABLES, reputation.RIGHTS)
     insert = text('INSERT INTO arrows (event, from_state, to_state, reason) VALUES (:event, :source, :target, :reason)')
     op.get_bind().execute(
