@@ -228,6 +228,7 @@ def _values(broker: Any, key: bytes) -> Iterator[str]:
         "set": lambda: broker.smembers(key),
         "zset": lambda: broker.zrange(key, 0, -1),
         "hash": lambda: [part for pair in broker.hgetall(key).items() for part in pair],
+        "none": list,  # it has expired since the scan
     }[kind]
     yield key.decode()
     for value in values():
