@@ -31,10 +31,12 @@ check: $(VENV)/dev ## check format, lint, types, imports, migrations and generat
 	@$(PY) -m scheduler db check
 	@$(PY) -m scheduler openapi check docs/openapi.json
 	@$(PY) -m scheduler openapi errors --check docs/reference/error-codes.md
+	@$(PY) -m scheduler openapi carrier-codes --check docs/reference/carrier-codes.md
 
 openapi: $(VENV)/dev ## write the generated documents, which make check compares with the code
 	@$(PY) -m scheduler openapi write docs/openapi.json
 	@$(PY) -m scheduler openapi errors docs/reference/error-codes.md
+	@$(PY) -m scheduler openapi carrier-codes docs/reference/carrier-codes.md
 
 client: $(VENV)/dev ## build the Python client from docs/openapi.json; the wheel is in client/python/dist
 	@$(PY) client/python/generate.py docs/openapi.json client/python/src/duecall_client/generated

@@ -21,7 +21,9 @@ from api_shim.routes import (
     candidates,
     carrier,
     companies,
+    conversations,
     events,
+    evidence,
     health,
     interviews,
     webhooks,
@@ -90,7 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestMiddleware, tallies=tallies)
     app.add_middleware(PlainStart)
     errors.handle_in(app)
-    app.router.routes.append(carrier.route)
+    app.router.routes.extend(carrier.routes)
     for router in (
         companies.router,
         candidates.jobs,
@@ -100,6 +102,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         interviews.router,
         batches.router,
         call_attempts.router,
+        evidence.router,
+        conversations.router,
         call_attempts.call_times,
         interviews.commands,
         companies.invitations,

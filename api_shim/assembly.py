@@ -13,7 +13,7 @@ from api_shim.http_metrics import RecentValue
 from api_shim.rate_limits import RateLimits, Uploads
 from api_shim.thread_pools import ThreadPools, run_in_thread
 from scheduler import failpoints
-from scheduler.assembly import carrier_callbacks, context_of, marks_of, webhook_encryption
+from scheduler.assembly import carrier_callbacks, context_of, history_key, marks_of, webhook_encryption
 from scheduler.clock import deadline_in, remaining_s
 from scheduler.domain.command import Command
 from scheduler.domain.principal import Principal
@@ -25,6 +25,7 @@ from scheduler.use_cases.dry_run import DryRuns
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.counts import Counts, Tallies
+from scheduler.use_cases.operations.evidence import CallEvidence
 from scheduler.use_cases.resources.agents import Agents, Jobs
 from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.resources.candidates import Candidates
@@ -48,7 +49,9 @@ class ApiUseCases:
         def connected(pool_size: int) -> Database:
             # Development may use one role for all; row-level security applies only to a role that is bound by it.
             bound = True if settings.is_production else None
-            return Database(settings.database("api"), pool_size=pool_size, bound=bound)
+            return Database(
+                settings.database("api"), pool_size=pool_size, bound=bound, history_key=history_key(settings)
+            )
 
         database, for_keys, for_callbacks, for_health, for_lookups = map(connected, (8, 2, 3, 1, 2))
         context = context_of(settings, database)
@@ -61,6 +64,7 @@ class ApiUseCases:
         self.submit = Submit(database, hints, now)
         self.hear = Hear(replace(context, database=for_callbacks), hints, carrier_callbacks(settings))
         self.explain = Explain(context)
+        self.evidence = CallEvidence(context)
         self.counts = Counts(context)
         self.tallies = Tallies(database)
         self.companies = Companies(database, writes, hints, settings.default_caller_id)

@@ -16,7 +16,7 @@ from api_shim.request_input import check_query
 from api_shim.thread_pools import MAX_S, run_in_thread, set_share
 from scheduler.clock import deadline_in
 from scheduler.domain import webhook
-from scheduler.domain.principal import Key, KeyKind, Principal
+from scheduler.domain.principal import VOICE, Key, KeyKind, Principal
 from scheduler.domain.refusals import InvalidApiKey
 from scheduler.logs import log
 from scheduler.use_cases.resources.keys import must_have
@@ -167,6 +167,10 @@ async def authenticated_client(
 
 
 InterviewReader = Annotated[Client, Security(authenticated_client, scopes=[READ_INTERVIEWS])]
+
+
+VoiceServer = Annotated[Principal, Security(principal, scopes=[VOICE])]
+"""The client of a route whose token names the company, so that an ATS key names none."""
 
 
 def named_company(principal: Principal, company_id: str | None) -> UUID | None:

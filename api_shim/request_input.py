@@ -87,6 +87,14 @@ InterviewId = Annotated[UUID, Path(alias="interviewId")]
 WebhookId = Annotated[UUID, Path(alias="webhookId")]
 AttemptId = Annotated[UUID, Path(alias="attemptId")]
 DeliveryId = Annotated[UUID, Path(alias="deliveryId")]
+CallToken = Annotated[
+    str,
+    Path(
+        alias="token",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="The token of the call, which `attempt` in the query of your voice server's URL contains.",
+    ),
+]
 EventId = Annotated[UUID, Path(alias="eventId")]
 
 

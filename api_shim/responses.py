@@ -1,6 +1,6 @@
 """HTTP responses for commands and writes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Literal, Self, TypeVar
@@ -16,11 +16,13 @@ from api_shim.schemas.agent import AgentView
 from api_shim.schemas.batch import BatchView
 from api_shim.schemas.candidate import CandidateView
 from api_shim.schemas.company import CompanyView
+from api_shim.schemas.conversation import OutcomeView
 from api_shim.schemas.envelope import Answer, CommandView, ErrorView, WaitingView, WrittenView
 from api_shim.schemas.interview import AttemptView, InterviewView
 from api_shim.schemas.job import JobView
 from api_shim.schemas.requested_calls import InterviewRequest
 from api_shim.schemas.webhook import NewSecretView, ReplayView, WebhookTestView, WebhookView
+from scheduler.domain.attempt import Attempt
 from scheduler.domain.batch import Batch, BatchState
 from scheduler.domain.command import Command, CommandKind
 from scheduler.domain.company import Company
@@ -39,12 +41,17 @@ class ClientTexts:
     """Fields of an interview that a stored answer does not contain, because they may be personal data."""
 
     values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    notes: Mapping[UUID, str | None] = field(default_factory=dict, repr=False)
+    """Notes of reports, by attempts."""
 
     @classmethod
-    def of(cls, source: InterviewRequest | Interview) -> Self:
-        """Read them from a request, or from the interview as it is now."""
+    def of(cls, source: InterviewRequest | Interview, attempts: Sequence[Attempt] = ()) -> Self:
+        """Read them from a request, or from the interview and its attempts as they are now."""
         names = private_fields(Interview)
-        return cls(values={name: getattr(source, name) for name in names if hasattr(source, name)})
+        return cls(
+            values={name: getattr(source, name) for name in names if hasattr(source, name)},
+            notes={each.id: each.outcome_note for each in attempts},
+        )
 
 
 MAKING = frozenset(
@@ -170,7 +177,7 @@ async def live_texts(request: Request, principal: Principal, command: Command) -
         )
     except (NotFound, AccessDenied):
         return ClientTexts()
-    return ClientTexts.of(story.interview)
+    return ClientTexts.of(story.interview, story.attempts)
 
 
 async def with_titles(request: Request, principal: Principal, command: Command) -> Command:
@@ -214,6 +221,9 @@ def _done(request: Request, command: Command, texts: ClientTexts) -> tuple[HTTPS
             return HTTPStatus.OK, True
         case CommandKind.INVOKE_ATTEMPT:
             return HTTPStatus.CREATED, _attempt(request, command)
+        case CommandKind.REPORT_OUTCOME:
+            assert command.answer is not None
+            return HTTPStatus.OK, OutcomeView.model_validate(command.answer.snapshot, by_name=True)
         case CommandKind.RESCHEDULE_ATTEMPT | CommandKind.DELETE_ATTEMPT | CommandKind.DELETE_WEBHOOK:
             return HTTPStatus.NO_CONTENT, None
         case CommandKind.REPLAY_DELIVERY:
@@ -243,7 +253,8 @@ def _written(command: Command) -> WrittenView | Literal[True]:
 
 def _interview(request: Request, command: Command, texts: ClientTexts) -> InterviewView:
     story = _story(command)
-    story = replace(story, interview=replace(story.interview, **texts.values))
+    attempts = tuple(replace(each, outcome_note=texts.notes.get(each.id)) for each in story.attempts)
+    story = replace(story, interview=replace(story.interview, **texts.values), attempts=attempts)
     return InterviewView.of(story, app_context(request).use_cases.now())
 
 

@@ -145,3 +145,26 @@ def openapi_errors(
         documents.check_error_codes(file)
     except documents.DocumentDiffers as error:
         fail(str(error))
+
+
+@openapi.command(
+    "carrier-codes",
+    epilog=examples(
+        "duecall openapi carrier-codes docs/reference/carrier-codes.md",
+        "duecall openapi carrier-codes --check docs/reference/carrier-codes.md",
+    ),
+)
+def openapi_carrier_codes(
+    file: DocumentFile,
+    check: Annotated[bool, typer.Option("--check", help="Compare the file and write nothing.")] = False,
+) -> None:
+    """Write the page of the carrier's codes."""
+    from command_line import carrier_codes, documents
+
+    if not check:
+        file.write_text(carrier_codes.carrier_codes_text(), encoding="utf-8")
+        return
+    try:
+        carrier_codes.check_carrier_codes(file)
+    except documents.DocumentDiffers as error:
+        fail(str(error))

@@ -1,9 +1,9 @@
 """`duecall explain`, `status`, `pause`, `resume` and `reconcile`: the operator's commands."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 from uuid import UUID
 
 import typer
@@ -30,15 +30,28 @@ if TYPE_CHECKING:
     from command_line.session import OperatorSession
     from scheduler.settings import Settings
 
+T = TypeVar("T")
+
 
 @app.command(
-    epilog=examples("duecall explain 6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11", "duecall explain ID --json | jq .blocks")
+    epilog=examples(
+        "duecall explain 6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11",
+        "duecall explain ID --json | jq .blocks",
+        "duecall explain ID --evidence --json",
+    )
 )
 def explain(
     attempt_id: Annotated[
         UUID,
         id_argument("ID", "Id of a call attempt or of an interview. Of an interview, the newest attempt is explained."),
     ],
+    evidence: Annotated[
+        bool,
+        typer.Option(
+            "--evidence",
+            help="The document that proves how the call came about. Exits with 1 if its history was changed.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Explain a call attempt: when it may ring, on which clock, which rules block it, and its history.
@@ -49,6 +62,9 @@ def explain(
     from command_line.terminal import explanation_page, system_line
 
     with operator_session(computes=True) as session:
+        if evidence:
+            _print_evidence(session, attempt_id, as_json=as_json)
+            return
         explanation = _explanation(session, attempt_id)
         if as_json:
             print_result(ExplanationView.of(explanation).model_dump_json(by_alias=True))
@@ -56,11 +72,32 @@ def explain(
             print_pages(system_line(session.system), explanation_page(explanation, session.now()))
 
 
+def _print_evidence(session: "OperatorSession", attempt_id: UUID, *, as_json: bool) -> None:
+    from api_shim.schemas.evidence import EvidenceView
+    from command_line.evidence_page import evidence_page
+    from command_line.terminal import system_line
+    from scheduler.domain.evidence import SealState
+
+    found = _of_attempt(session, attempt_id, session.evidence.of_operator)
+    view = EvidenceView.of(found)
+    if as_json:
+        print_result(view.model_dump_json(by_alias=True))
+    else:
+        print_pages(system_line(session.system), evidence_page(view))
+    if found.seals.state is SealState.BROKEN:
+        fail("The history of this call was changed after it was written.")
+
+
 def _explanation(session: "OperatorSession", attempt_or_interview: UUID) -> Explanation:
+    return _of_attempt(session, attempt_or_interview, session.explain.explanation_of)
+
+
+def _of_attempt(session: "OperatorSession", attempt_or_interview: UUID, read: Callable[[UUID], T]) -> T:
+    """Read it of an attempt, or of the newest attempt of an interview."""
     from command_line.terminal import attempt_line
 
     try:
-        return session.explain.explanation_of(attempt_or_interview)
+        return read(attempt_or_interview)
     except NotFound:
         attempts = session.explain.attempts_of(attempt_or_interview)
         if not attempts:
@@ -69,7 +106,7 @@ def _explanation(session: "OperatorSession", attempt_or_interview: UUID) -> Expl
     print_note(f"This is an interview. Explaining {which}:")
     for attempt in attempts:
         print_note(attempt_line(attempt))
-    return session.explain.explanation_of(attempts[-1].id)
+    return read(attempts[-1].id)
 
 
 @app.command(epilog=examples("duecall status", "duecall status --json | jq .carriers", "watch -n 1 duecall status"))

@@ -1,6 +1,7 @@
 """Commands about companies: `duecall companies`, `billing`, `numbers`, `audit` and `erasures`."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from scheduler.domain.principal import TargetKind
 from scheduler.rules.pricing import DEFAULT_PRICES, prices_as_json, read_prices
 
 if TYPE_CHECKING:
+    from scheduler.persistence.caller_days import CallerNumber
     from scheduler.persistence.erasures import Certificate
 
 
@@ -113,6 +115,54 @@ def numbers_add(
             print_json({"id": number_id, "companyId": company, "number": number})
         else:
             print_result(str(number_id))
+
+
+@numbers.command(
+    "list",
+    epilog=examples(
+        "duecall numbers list 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55",
+        "duecall numbers list 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55 --day 2026-11-30 --json",
+    ),
+)
+def numbers_list(
+    company: CompanyId,
+    day: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day of UTC that is counted. Default: today.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the caller numbers of a company with their calls of one day, oldest first.
+
+    Each line has the number's id, the number, the calls that ended on the day, and how many of these a person
+    answered, a person declined, and the person's network blocked.
+    """
+    with operator_session() as session:
+        found = session.caller_reputation.numbers_of(company, None if day is None else day.date())
+    session.print_list(
+        found,
+        lambda each: {
+            "phoneNumberId": each.id,
+            "number": each.number,
+            "calls": each.calls,
+            "answered": each.answered,
+            "declined": each.declined,
+            "blocked": each.blocked,
+        },
+        lambda each: (
+            each.id,
+            each.number,
+            *(f"{name} {count}" for name, count in _outcomes(each)),
+        ),
+        as_json=as_json,
+        empty="the company has no number",
+    )
+
+
+def _outcomes(number: "CallerNumber") -> Iterator[tuple[str, int]]:
+    yield "calls", number.calls
+    yield "answered", number.answered
+    yield "declined", number.declined
+    yield "blocked", number.blocked
 
 
 @billing.command(

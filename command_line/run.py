@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +29,7 @@ _USUAL_HOME = Path(".duecall")
 _SHELL_VARIABLES = {
     "API": "apiUrl",
     "KEY": "companyKey",
+    "COMPANY": "companyId",
     "AGENT": "agentId",
     "NUMBER": "phoneNumberId",
     "ATS_KEY": "atsKey",
@@ -87,36 +88,48 @@ def demo(
 ) -> None:
     """Run sample calls in eight countries on private servers and a simulated carrier, and show them live.
 
-    One call is moved, one is cancelled, one waits for the end of a pause, and one is busy at first. The results are
-    compared with the carrier's ledger.
+    One call is moved, one is cancelled, one waits for the end of a pause, one is busy at first, and one person asks to
+    be called back. The results are compared with the carrier's ledger.
     """
     from command_line.installation import demo_home
     from command_line.terminal import explanation_page
     from scheduler.process import raise_limit
     from standalone.demo import run as demo_run
+    from standalone.demo.voice_server import VoiceServer
     from standalone.system import Options, System
 
     if carrier not in sample_calls.CARRIERS:
         refuse(f"--carrier must be one of {', '.join(sample_calls.CARRIERS)}; got {carrier!r}.")
     chosen = chosen_settings()
     offset = clock_offset(sample_calls.STARTS_AT, chosen)
-    options = Options(home=demo_home(chosen), ephemeral=True, clock_offset_s=offset, variables=sample_calls.VARIABLES)
     # Always private servers and the simulator, so that the demo rings no real phone whatever the environment names.
     own = chosen.model_copy(
         update={
             "database_url": None,
             "redis_url": None,
             "twilio_account_sid": "",
+            "twilio_voice_url": "",
             "smtp_url": None,
             "duecall_clock_offset_s": offset,
         }
     )
     raise_limit()
-    with _until_stopped() as stopped, System(options, own, print_progress, stopped) as system:
+    with ExitStack() as stack:
+        stopped = stack.enter_context(_until_stopped())
+        voice_server = stack.enter_context(VoiceServer())
+        variables = {**sample_calls.VARIABLES, "TWILIO_VOICE_URL": voice_server.url}
+        options = Options(home=demo_home(chosen), ephemeral=True, clock_offset_s=offset, variables=variables)
+        system = stack.enter_context(System(options, own, print_progress, stopped))
         assert system.running is not None
         link = _sign_in_link(system.running, own)
         as_expected = demo_run.run(
-            system, own, carrier=carrier, with_full_day=not once, sign_in_link=link, stopped=stopped
+            system,
+            own,
+            voice_server,
+            carrier=carrier,
+            with_full_day=not once,
+            sign_in_link=link,
+            stopped=stopped,
         )
         if not stopped() and (as_expected or not once):
             demo_run.print_what_to_try(system.running, own, options.home, explanation_page, stays_up=not once)
@@ -145,7 +158,7 @@ def _sign_in_link(running: "Running", chosen: "Settings") -> str:
 
 @app.command(epilog=examples('eval "$(duecall env)"', 'eval "$(duecall --home .duecall/demo env)"'))
 def env() -> None:
-    """Print shell variables for a first call: API, KEY, AGENT, NUMBER, ATS_KEY and TOMORROW.
+    """Print shell variables for a first call: API, KEY, COMPANY, AGENT, NUMBER, ATS_KEY and TOMORROW.
 
     They are those of the running `duecall up`, or else of the demo. Each run makes new keys. TOMORROW is a date in UTC,
     on the system's clock.
@@ -170,6 +183,13 @@ def simulator(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8100,
     journal: Annotated[Path | None, typer.Option(help="File that keeps its calls over a restart.")] = None,
     cps: Annotated[float, typer.Option(help="Calls started per second. Further calls wait.")] = 50.0,
+    request_instructions: Annotated[
+        bool,
+        typer.Option(
+            "--request-instructions",
+            help="Request the instructions of answered calls from the voice server, as Twilio does.",
+        ),
+    ] = False,
 ) -> None:
     """Run a carrier with Twilio's Calls API that rings no phone. GET /ledger lists the calls that it accepted."""
     import uvicorn
@@ -189,6 +209,7 @@ def simulator(
         now=clock(chosen.duecall_clock_offset_s),
         calls_per_second=cps,
         state_file=journal,
+        requests_instructions=request_instructions,
     )
     uvicorn.run(
         simulator_app,

@@ -17,8 +17,9 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.settings import Settings
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.counts import Counts
+from scheduler.use_cases.operations.counts import CallerReputation, Counts
 from scheduler.use_cases.operations.erase import Certificates
+from scheduler.use_cases.operations.evidence import CallEvidence
 from scheduler.use_cases.operations.installation import DatabaseSessions
 from scheduler.use_cases.operations.pauses import CarrierWaits, Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
@@ -45,7 +46,9 @@ class OperatorSession:
         self.alarms = Alarms(database, now, actor)
         self.keys = Keys(database, context.hasher, now, actor)
         self.explain = Explain(context)
+        self.evidence = CallEvidence(context)
         self.counts = Counts(context)
+        self.caller_reputation = CallerReputation(context)
         self.quarantine = Quarantine(database, now, actor)
         self.pauses = Pauses(database, now, actor)
         self.carrier_waits = CarrierWaits(database, now, actor)
@@ -91,7 +94,13 @@ def operator_session(*, computes: bool = False, accepts: bool = False) -> Iterat
     chosen, system = installation()
     if computes and HOME.get() is None and chosen_settings().database_url is not None:
         chosen = _with_announced_times(chosen)
-    database = Database(chosen.database("worker"), pool_size=1, bound=False, logs_outages=False)
+    database = Database(
+        chosen.database("worker"),
+        pool_size=1,
+        bound=False,
+        logs_outages=False,
+        history_key=assembly.history_key(chosen),
+    )
     try:
         if database.schema_revision() is None:
             fail("The database has no schema yet. Create it with: duecall db upgrade")

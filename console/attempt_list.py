@@ -9,7 +9,7 @@ from uuid import UUID
 
 from console.attempt_words import RULES, reason_words
 from console.lists import place_in, place_text
-from scheduler.domain.attempt import AttemptState, Decision, Phase, Reason
+from scheduler.domain.attempt import AttemptState, ConversationOutcome, Decision, Phase, Reason
 from scheduler.domain.call import Schedule
 from scheduler.domain.refusals import InvalidFields, InvalidTimezone
 from scheduler.ids import id_or_none
@@ -81,6 +81,8 @@ class AttemptFilter:
     """The earliest last change. Only of one company."""
     reason: Reason | None = None
     """The end reason. Only of finished attempts."""
+    outcome: ConversationOutcome | None = None
+    """The outcome that the conversation reported, or that was assumed. Only of finished attempts."""
     cause_lost: bool = False
     """Only attempts that failed without a known cause."""
 
@@ -125,6 +127,7 @@ class ListedAttempt:
     state: AttemptState
     phase: Phase | None
     reason: Reason | None
+    outcome: ConversationOutcome | None
     cause_is_lost: bool
     decision: Decision | None
     retry_number: int
@@ -178,7 +181,7 @@ class FoundPart:
 
 FIELDS = (
     *("state", "rule", "company", "zone", "due_from", "due_to", "created_from", "created_to", "changed_from"),
-    "reason",
+    *("reason", "outcome"),
 )
 STATES: Mapping[str, str] = {
     ListState.DUE: "Due",
@@ -199,7 +202,10 @@ REASONS: Mapping[str, str] = {
     CAUSE_LOST: "Failed, cause lost",
     **{each.value.lower().replace("_", "-"): reason_words(each) for each in Reason},
 }
-"""Texts by the values of the field."""
+OUTCOMES: Mapping[str, str] = {
+    each.value.lower().replace("_", "-"): each.value.capitalize().replace("_", " ") for each in ConversationOutcome
+}
+"""Texts by the values of a field, here and above."""
 _TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 _OFFSET = re.compile(r"[+-](?:0\d|1[0-8]):[0-5]\d")
 
@@ -213,11 +219,13 @@ def filter_of(fields: Mapping[str, str], now: datetime | None = None) -> Attempt
     due_from, due_to = _range(fields, "due", now)
     created_from, created_to = _range(fields, "created", now)
     cause_lost, reason = _reason(fields.get("reason"))
+    outcome = _outcome(fields.get("outcome"))
     asks_for_range = due_from is not None or due_to is not None
     state = _state(fields.get("state"))
     if state is None:
-        pending = bool(zone) or (asks_for_range and reason is None)
-        state = _implied(rule=rule is not None, pending=pending, ended=reason is not None)
+        ended = reason is not None or outcome is not None
+        pending = bool(zone) or (asks_for_range and not ended)
+        state = _implied(rule=rule is not None, pending=pending, ended=ended)
     only = AttemptFilter(
         state=state,
         rule=rule,
@@ -229,6 +237,7 @@ def filter_of(fields: Mapping[str, str], now: datetime | None = None) -> Attempt
         created_to=created_to,
         changed_from=_instant(fields.get("changed_from"), now, words="times"),
         reason=reason,
+        outcome=outcome,
         cause_lost=cause_lost,
     )
     _check(only)
@@ -249,6 +258,7 @@ def fields_of(only: AttemptFilter) -> dict[str, str]:
         "created_to": _text(only.created_to),
         "changed_from": _text(only.changed_from),
         "reason": reason,
+        "outcome": "" if only.outcome is None else only.outcome.lower().replace("_", "-"),
     }
     return {name: str(value) for name, value in values.items() if value}
 
@@ -312,6 +322,8 @@ def _check(only: AttemptFilter) -> None:
         raise InvalidFields("Creation and change are searched only among the calls of one company. Add a company id.")
     if only.reason is not None and not only.is_ended:
         raise InvalidFields("Only finished calls have an end reason. Choose the state Finished, or no reason.")
+    if only.outcome is not None and (only.cause_lost or not only.is_ended):
+        raise InvalidFields("Only finished calls have an outcome. Choose the state Finished, or no outcome.")
     if only.cause_lost and only.state not in {None, ListState.FINISHED, ListState.FAILED}:
         raise InvalidFields("The cause is lost only of failed calls. Choose the state Failed, or no reason.")
 
@@ -342,6 +354,15 @@ def _reason(text: str | None) -> tuple[bool, Reason | None]:
         return False, Reason(text.upper().replace("-", "_"))
     except ValueError:
         raise InvalidFields(f"There is no such end reason. Choose one of {', '.join(REASONS)}.") from None
+
+
+def _outcome(text: str | None) -> ConversationOutcome | None:
+    if not text:
+        return None
+    try:
+        return ConversationOutcome(text.upper().replace("-", "_"))
+    except ValueError:
+        raise InvalidFields(f"There is no such outcome. Choose one of {', '.join(OUTCOMES)}.") from None
 
 
 def _company(text: str | None) -> UUID | None:

@@ -14,6 +14,7 @@ from scheduler.domain.explanation import PACE, Rule
 HOLDS: Mapping[str, str] = {
     Rule.ACCOUNT_PAUSED: "All calls are paused.",
     Rule.CARRIER_DOWN: "The carrier accepts no calls. It is asked again periodically.",
+    Rule.VOICE_SERVER_DOWN: "The voice server gives calls no instructions. It is asked again periodically.",
     Rule.CARRIER_REFUSES_COUNTRY: "The carrier refuses calls to the country.",
     Rule.CARRIER_REFUSES_CALLER: "The carrier refuses calls from the company's number.",
     Rule.CARRIER_FAILS_CALLER: "The carrier fails calls from the company's number.",

@@ -30,11 +30,17 @@ from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared.alarms import AlarmPosts, AlarmStore
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.shared.voice_server import VoiceServerJudge
 
 if TYPE_CHECKING:
     from scheduler.use_cases.webhooks.deliverer import Deliverer
     from scheduler.webhooks.sender import WebhookSender
     from scheduler.webhooks.sending import Encryption
+
+
+def history_key(settings: Settings) -> bytes:
+    """Derive the key with which every process seals the history of attempts."""
+    return Hasher(settings.key_pepper.get_secret_value()).history_key()
 
 
 def context_of(settings: Settings, database: Database) -> Context:
@@ -60,8 +66,9 @@ class WorkerUseCases:
         self.messages = submit.Messages(Keys(database, hasher, now), submit.Submit(database, hints, now), hasher)
         self.apply = Apply(context, hints)
         self.batches = ApplyBatches(context, hints)
-        self.hear = Hear(context, hints, carrier_callbacks(settings))
-        self.settle = Settle(context, _carrier_queries(settings, context), own_account_id)
+        voice = VoiceServerJudge(context, _voice_server(settings), own_account_id)
+        self.hear = Hear(context, hints, carrier_callbacks(settings), voice)
+        self.settle = Settle(context, _carrier_queries(settings, context), own_account_id, voice=voice)
         self.records = ScheduleRecomputer(context, hints)
         address = settings.app_url or settings.public_url
         self.invitations = Invitations(database, hasher, mailer(settings), address, now)
@@ -115,7 +122,7 @@ def reconcile(settings: Settings, database: Database, actor: str) -> Reconcile:
 def _worker_context(settings: Settings) -> Context:
     must_name_a_carrier(settings)
     failpoints.arm(settings.duecall_failpoint)
-    return context_of(settings, Database(settings.database("worker"), bound=False))
+    return context_of(settings, Database(settings.database("worker"), bound=False, history_key=history_key(settings)))
 
 
 def must_name_a_carrier(settings: Settings) -> None:
@@ -178,6 +185,15 @@ def _carrier_queries(settings: Settings, context: Context) -> interface.CarrierQ
     from scheduler.carriers.twilio_queries import TwilioQueries
 
     return TwilioQueries(carrier(settings), context.policy)
+
+
+def _voice_server(settings: Settings) -> interface.VoiceServer | None:
+    """Build the probe of the voice server. None: it cannot be probed."""
+    if not settings.voice_probe:
+        return None
+    from scheduler.carriers.voice_server import HttpVoiceServer
+
+    return HttpVoiceServer(carrier(settings))
 
 
 def alarm_receiver(settings: Settings) -> AlarmReceiver | None:

@@ -69,6 +69,8 @@ to its attempt, committed."""
 OF_SETTLING = (
     "settle.expiring",
     "settle.expired",
+    "settle.finishing",
+    "settle.finished",
     "settle.lapsing",
     "settle.lapsed",
     "settle.taken",
@@ -78,9 +80,10 @@ OF_SETTLING = (
     "settle.failing",
     "settle.settled",
 )
-"""An attempt is marked as expired, committed. A lapsed lease is settled, committed. A worker has reserved attempts to
-poll, the carrier has answered, an unwanted call is ended. The carrier's news is recorded (proving), or the lack of
-proof (failing), then committed."""
+"""An attempt is marked as expired, committed. The wait for a report is over, so that the conversation counts as
+finished, committed. A lapsed lease is settled, committed. A worker has reserved attempts to poll, the carrier has
+answered, an unwanted call is ended. The carrier's news is recorded (proving), or the lack of proof (failing), then
+committed."""
 
 OF_PROBING = ("settle.probe_begun", "settle.probe_answered", "settle.on_trial")
 """While the carrier is down, a worker is about to probe it, it has answered, one trial call is allowed."""

@@ -42,6 +42,10 @@ class Hasher:
         """Hash an operator at an identity provider to 32 bytes."""
         return self._hash(b"subject", f"{issuer} {subject}")
 
+    def history_key(self) -> bytes:
+        """Derive the key of 32 bytes that seals the history of attempts."""
+        return self._hash(b"history", "")
+
     def mark(self, setting: str, value: str = "") -> bytes:
         """Derive 32 bytes by which another value of the setting, or another pepper, is noticed."""
         return self._hash(b"mark " + setting.encode(), value)

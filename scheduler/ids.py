@@ -5,6 +5,7 @@ from secrets import randbits
 from uuid import UUID
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+VERSION = 7
 
 
 def new_id(now: datetime) -> UUID:
@@ -15,7 +16,7 @@ def new_id(now: datetime) -> UUID:
     created, so it is never a secret.
     """
     milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
-    return UUID(int=milliseconds << 80 | 7 << 76 | randbits(12) << 64 | 0b10 << 62 | randbits(62))
+    return UUID(int=milliseconds << 80 | VERSION << 76 | randbits(12) << 64 | 0b10 << 62 | randbits(62))
 
 
 def first_id(at: datetime) -> UUID:

@@ -18,7 +18,17 @@ ALLOWED = frozenset(
         # of every line
         *("event", "level", "logger", "at", "process", "trace_id"),
         # what it is about
-        *("attempt_id", "interview_id", "invitation_id", "company_id", "command_id", "batch_id", "index", "event_id"),
+        *(
+            "attempt_id",
+            "interview_id",
+            "invitation_id",
+            "company_id",
+            "command_id",
+            "batch_id",
+            "index",
+            "event_id",
+            "phone_number_id",
+        ),
         *("key_id", "session_id", "call_sid", "country", "table", "row_id", "ids", "name", "pid", "port", "url"),
         *("task", "queue", "method", "route", "kind", "signal"),
         # what has happened to it

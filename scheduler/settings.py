@@ -52,6 +52,8 @@ _TIMES = {
     "connect_timeout": "carrier_connect_timeout_s",
     "total_timeout": "carrier_total_timeout_s",
     "max_call": "max_call_s",
+    "short_call": "short_call_s",
+    "outcome_wait": "outcome_wait_s",
 }
 """The setting of each time of the policy."""
 
@@ -115,6 +117,8 @@ class Settings(BaseSettings):
     twilio_auth_token: SecretStr = SecretStr("")
     """One token, or during a rotation two, separated by a comma. The first one is sent."""
     twilio_voice_url: str = ""
+    voice_probe: bool = True
+    """Whether the voice server answers GET TWILIO_VOICE_URL?probe=1. False: only a trial call shows that it works."""
     ssl_cert_file: Path | None = None
     """CAs (PEM) trusted for the carrier's certificate in addition to the system's. OpenSSL also reads it."""
     twilio_cps: float = Field(default=1.0, ge=0.001, le=10_000, allow_inf_nan=False)
@@ -149,6 +153,8 @@ class Settings(BaseSettings):
     carrier_connect_timeout_s: Seconds = _USUAL.connect_timeout.total_seconds()
     carrier_total_timeout_s: Seconds = _USUAL.total_timeout.total_seconds()
     max_call_s: Seconds = _USUAL.max_call.total_seconds()
+    short_call_s: float = Field(default=_USUAL.short_call.total_seconds(), ge=0, le=600)
+    outcome_wait_s: Seconds = _USUAL.outcome_wait.total_seconds()
 
     @field_validator("public_url", "twilio_api_url", "console_url", "console_docs_url")
     @classmethod

@@ -59,9 +59,10 @@ def commands(*, api_port: int, console_port: int, flower_port: int) -> dict[str,
     }
 
 
-def simulator_command(*, port: int, journal: Path) -> tuple[str, ...]:
+def simulator_command(*, port: int, journal: Path, requests_instructions: bool) -> tuple[str, ...]:
     """The command of the simulated carrier, which keeps its calls in `journal` over a restart."""
-    return (sys.executable, "-m", "scheduler", "simulator", "--port", str(port), "--journal", str(journal))
+    options = ("--request-instructions",) if requests_instructions else ()
+    return (sys.executable, "-m", "scheduler", "simulator", "--port", str(port), "--journal", str(journal), *options)
 
 
 # --- Keeps several processes running: starts them in order, restarts them with back-off, stops them together

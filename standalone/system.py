@@ -296,11 +296,16 @@ class System:
                 "PUBLIC_URL": api_url,
                 "TWILIO_API_URL": f"http://127.0.0.1:{simulator_port}",
                 "TWILIO_ACCOUNT_SID": _SIMULATOR_ACCOUNT,
-                "TWILIO_AUTH_TOKEN": secrets.token_hex(16),
-                "TWILIO_VOICE_URL": f"{api_url}/voice",
+                "TWILIO_AUTH_TOKEN": self._simulator_token(),
+                "TWILIO_VOICE_URL": self._settings.twilio_voice_url or _simulated_voice_url(simulator_port),
                 "TWILIO_CPS": str(_SIMULATOR_CPS),
             }
         return variables | dict(self._options.variables)
+
+    def _simulator_token(self) -> str:
+        """Choose the token that signs the simulator's requests: the known one, if a voice server checks it."""
+        known = self._settings.twilio_auth_token.get_secret_value() if self._settings.twilio_voice_url else ""
+        return known or secrets.token_hex(16)
 
     def _start_processes(
         self, variables: Mapping[str, str], ports: Mapping[str, int], simulator_port: int | None
@@ -309,7 +314,9 @@ class System:
         argvs = commands(api_port=ports["api"], console_port=ports["console"], flower_port=ports["flower"])
         if simulator_port is not None:
             journal = self._data / "simulator.jsonl"
-            argvs = {"simulator": simulator_command(port=simulator_port, journal=journal)} | argvs
+            is_requested = variables["TWILIO_VOICE_URL"] != _simulated_voice_url(simulator_port)
+            command = simulator_command(port=simulator_port, journal=journal, requests_instructions=is_requested)
+            argvs = {"simulator": command} | argvs
         for name, argv in argvs.items():
             self.supervisor.start(
                 Program(name=name, argv=argv, environment=environment(**variables), log=self.log_of(name))
@@ -352,6 +359,10 @@ class System:
     def _forget_run(self) -> None:
         for file in (self._run_file, self._offset_file, self._settings_file):
             file.unlink(missing_ok=True)
+
+
+def _simulated_voice_url(simulator_port: int) -> str:
+    return f"http://127.0.0.1:{simulator_port}/voice"
 
 
 def _roles_of(url: str) -> dict[str, str]:

@@ -46,6 +46,7 @@ INVALID = {
     ),
     "given up as soon as the lease is over": ({"SETTLE_S": "60"}, "Set SETTLE_S to more than 60"),
     "no gap on a line": ({"LINE_GAP_S": "0"}, "LINE_GAP_S must be greater than or equal to 1"),
+    "calls that are never long": ({"SHORT_CALL_S": "601"}, "SHORT_CALL_S must be less than or equal to 600"),
     "endless": ({"SETTLE_S": "inf"}, "SETTLE_S must be a finite number"),
     "for aeons": ({"SWEEP_S": "1e300"}, "SWEEP_S must be less than"),
     "no number": ({"TWILIO_CPS": "nan"}, "TWILIO_CPS must be a finite number"),

@@ -109,6 +109,7 @@ class Clock(Scheduler):  # type: ignore[misc]
             self._next_sweep = instant + self._sweep_every
             self._release.hint_sweep()
             self._fold_tallies()
+            self._fold_callers()
         if instant >= self._next_purge:
             self._next_purge = instant + _PURGE_EVERY
             self._release.hint_purge()
@@ -127,6 +128,12 @@ class Clock(Scheduler):  # type: ignore[misc]
             self._release.fold_tallies()
         except Exception:  # noqa: BLE001 - figures must not stop the releases
             _log.exception("tallies_not_folded: the counters of /metrics could not be added up; the next sweep retries")
+
+    def _fold_callers(self) -> None:
+        try:
+            self._release.fold_callers()
+        except Exception:  # noqa: BLE001 - figures must not stop the releases
+            _log.exception("callers_not_folded: calls could not be added to their caller ids; the next sweep retries")
 
     def _number_events(self) -> None:
         try:

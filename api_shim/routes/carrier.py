@@ -1,7 +1,7 @@
 """HTTP route for carrier callbacks: those that arrive at the same time are stored in one transaction."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
@@ -159,6 +159,11 @@ async def _in_time(batch: _Batch, task: asyncio.Task[None], request: _Request) -
 
 _PREFIX = "/carrier/twilio/"
 _MOST_FIELDS = 200
+_GOODBYE = (
+    '<?xml version="1.0" encoding="UTF-8"?>'
+    "<Response><Say>We are sorry. We cannot speak with you now. Goodbye.</Say><Hangup/></Response>"
+)
+Answer = Callable[[Request], Awaitable[Response]]
 
 
 class CallbackMiddleware:
@@ -169,17 +174,18 @@ class CallbackMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(_PREFIX):
-            match, child_scope = route.matches(scope)
-            if match is Match.FULL:
-                scope.update(child_scope)
-                await _respond(Request(scope, receive), send)
-                return
+            for route in routes:
+                match, child_scope = route.matches(scope)
+                if match is Match.FULL:
+                    scope.update(child_scope)
+                    await _respond(Request(scope, receive), route.answer, send)
+                    return
         await self._app(scope, receive, send)
 
 
-async def _respond(request: Request, send: Send) -> None:
+async def _respond(request: Request, answer: Answer, send: Send) -> None:
     try:
-        response = await hear_twilio(request)
+        response = await answer(request)
     except errors.EXPECTED as error:
         response = await errors.handle(request, error)
     await response(request.scope, request.receive, send)
@@ -187,14 +193,27 @@ async def _respond(request: Request, send: Send) -> None:
 
 async def hear_twilio(request: Request) -> Response:
     """Store a callback and return 204. The carrier authenticates only by its signature."""
+    await _store(request, is_fallback=False)
+    return Response(status_code=204)
+
+
+async def give_other_instructions(request: Request) -> Response:
+    """Store that the voice server gave a call no instructions, and return instructions that end it politely.
+
+    A repeated request, or one for an unknown or finished call, gets the same instructions and changes nothing.
+    """
+    await _store(request, is_fallback=True)
+    return Response(_GOODBYE, media_type="text/xml")
+
+
+async def _store(request: Request, *, is_fallback: bool) -> None:
     token = request.path_params["token"]
     form = _pairs(await request.body())
     signature = request.headers.get("x-twilio-signature", "")
     context = app_context(request)
     # Here and not in a thread: checking takes less time than passing it to a thread would.
-    callback = context.use_cases.hear.genuine(token, _signed_path(request), form, signature)
+    callback = context.use_cases.hear.genuine(token, _signed_path(request), form, signature, is_fallback=is_fallback)
     await context.store_callback(callback)
-    return Response(status_code=204)
 
 
 def _pairs(body: bytes) -> list[tuple[str, str]]:
@@ -215,9 +234,16 @@ def _signed_path(request: Request) -> str:
 class _LoggedRoute(Route):
     """Notes itself for the log of requests, like FastAPI's routes."""
 
+    def __init__(self, path: str, answer: Answer) -> None:
+        super().__init__(path, answer, methods=["POST"], include_in_schema=False)
+        self.answer = answer
+
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
         return match, {**child_scope, "route": self}
 
 
-route = _LoggedRoute(_PREFIX + "{token}", hear_twilio, methods=["POST"], include_in_schema=False)
+routes = (
+    _LoggedRoute(_PREFIX + "{token}", hear_twilio),
+    _LoggedRoute(_PREFIX + "{token}/fallback", give_other_instructions),
+)

@@ -24,6 +24,7 @@ from scheduler.clock import deadline_in
 from scheduler.domain.resource import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.errors import WrongDatabase
+from scheduler.rules.reputation import CallerDay
 from scheduler.use_cases.operations.counts import HOLDING, Carrier, Commands, Counted, Held, Waiting
 from scheduler.wire.field_types import Wire
 from workers.liveness import Degraded, degraded_by
@@ -190,6 +191,12 @@ _CARRIER_GAUGES: _Gauges[Carrier] = (
     ("calls_in_progress", "Calls in progress on the account.", lambda row: row.in_progress),
     ("calls_limit", "Maximum number of calls in progress on the account.", lambda row: row.max_calls),
 )
+_CALLER_GAUGES: _Gauges[CallerDay] = (
+    ("calls", "Calls of the caller id that ended today (UTC).", lambda row: row.calls),
+    ("answered", "Of these calls, those that a person answered.", lambda row: row.answered),
+    ("declined", "Of these calls, those that the person declined.", lambda row: row.declined),
+    ("blocked", "Of these calls, those that the person's network blocked.", lambda row: row.blocked),
+)
 _COMMAND_GAUGES: _Gauges[Commands] = (
     ("waiting", "Accepted commands that are not applied yet.", lambda row: row.waiting),
     ("oldest_seconds", "Age of the oldest waiting command.", lambda row: _seconds(row.oldest)),
@@ -198,7 +205,7 @@ _COMMAND_GAUGES: _Gauges[Commands] = (
 
 
 def _counted_metrics(counted: Counted) -> bytes:
-    """Render the counts. Labels are company ids and positions of carrier accounts, never personal data."""
+    """Render the counts. Labels are ids and positions of carrier accounts, never personal data."""
     registry = CollectorRegistry()
     by_company = {row.company_id: row for row in counted.companies}
     _add(registry, "attempts_", _ATTEMPT_GAUGES, "company_id", by_company)
@@ -206,6 +213,8 @@ def _counted_metrics(counted: Counted) -> bytes:
     _add_held(registry, by_company)
     _add(registry, "carrier_", _CARRIER_GAUGES, "account", dict(enumerate(counted.carriers, start=1)))
     _add_backoffs(registry, counted.backoffs)
+    callers = {each.phone_number_id: each for each in counted.callers}
+    _add(registry, "caller_today_", _CALLER_GAUGES, "phone_number_id", callers)
     # Also export zero: dashboards keep the last value of a gauge that disappears.
     of_company = {each: counted.commands.get(each, Commands()) for each in {*counted.commands, *by_company}}
     _add(registry, "commands_", _COMMAND_GAUGES, "company_id", of_company)

@@ -29,7 +29,7 @@ from api_shim.schemas.requested_calls import CHANGES, EXAMPLES, InterviewRequest
 from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind, DeleteInterview
 from scheduler.domain.interview import InterviewFilter, InterviewStatus
-from scheduler.domain.principal import Principal
+from scheduler.domain.principal import VOICE, Principal
 from scheduler.use_cases.resources.keys import must_have
 from scheduler.wire.named_fields import refuse_any
 from scheduler.wire.requests import InterviewChange
@@ -182,6 +182,7 @@ READS: Mapping[CommandKind, str] = {
     CommandKind.INVOKE_ATTEMPT: READ_INTERVIEWS,
     CommandKind.RESCHEDULE_ATTEMPT: READ_INTERVIEWS,
     CommandKind.DELETE_ATTEMPT: READ_INTERVIEWS,
+    CommandKind.REPORT_OUTCOME: VOICE,
     CommandKind.CREATE_COMPANY: READ_COMPANIES,
     CommandKind.UPDATE_COMPANY: READ_COMPANIES,
     CommandKind.DELETE_COMPANY: READ_COMPANIES,

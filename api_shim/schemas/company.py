@@ -9,8 +9,10 @@ from fastapi.openapi.models import Example
 from pydantic import AfterValidator, Field, StrictBool, StringConstraints, WithJsonSchema
 
 from api_shim.schemas.envelope import Page, answer, page
+from scheduler.domain.call import DetectionTuning, MachineDetection
 from scheduler.domain.company import DEFAULT_DELAYS, CallLimits, Company, CompanySettings, NewCompany, Owner, Weekday
 from scheduler.domain.resource import Changes
+from scheduler.rules.machine_detection import tuning_as_json, tuning_from_json
 from scheduler.rules.owners import TEXTS
 from scheduler.rules.resources import MAX_DELAYS, MAX_RETRIES, read_retry_policy, retry_policy_as_json
 from scheduler.timing.time_texts import intervals_as_json, read_intervals
@@ -111,6 +113,28 @@ class Limits(Strict):
     calls_per_second: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] = CallLimits().calls_per_second
 
 
+class Tuning(Strict):
+    """Times of machine detection, in the carrier's ranges. Omitted and null values use the carrier's default."""
+
+    timeout: Annotated[int, Field(ge=3, le=59, strict=True)] | None = Field(
+        None, description="Seconds without a result after which it is unknown who answered. The carrier's default: 30."
+    )
+    speech_threshold: Annotated[int, Field(ge=1000, le=6000, strict=True)] | None = Field(
+        None, description="Milliseconds. Longer speech is that of a machine. The carrier's default: 2400."
+    )
+    speech_end_threshold: Annotated[int, Field(ge=500, le=5000, strict=True)] | None = Field(
+        None, description="Milliseconds of silence that end speech. The carrier's default: 1200."
+    )
+    silence_timeout: Annotated[int, Field(ge=2000, le=10_000, strict=True)] | None = Field(
+        None,
+        description="Milliseconds of initial silence after which it is unknown who answered. The carrier's default:"
+        " 5000.",
+    )
+
+    def to_tuning(self) -> DetectionTuning:
+        return tuning_from_json(self.model_dump(by_alias=True))
+
+
 class SettingsChange(Strict):
     """Settings to change. Each is replaced as a whole. Omitted settings keep their value. Null restores the default."""
 
@@ -124,7 +148,14 @@ class SettingsChange(Strict):
     call_time_intervals: Intervals = None
     retry_policy: Retries = None
     limits: Limits | None = None
-    machine_detection: StrictBool | None = None
+    machine_detection: StrictBool | MachineDetection | None = Field(
+        None,
+        description="Whether the carrier detects answering machines: `ASYNC` while the conversation goes on, `SYNC`"
+        " before it, so that the person waits in silence, or `OFF`. `true` is `SYNC`, `false` is `OFF`. Default of new"
+        " companies: `ASYNC`.",
+        examples=["ASYNC"],
+    )
+    machine_detection_tuning: Tuning | None = None
     offset_must_match_number: StrictBool | None = Field(
         None, description="Reject a UTC offset that no time zone of the number has, instead of adding a warning."
     )
@@ -140,13 +171,14 @@ class SettingsChange(Strict):
     def _read(self) -> Changes:
         default = CompanySettings()
         changes = dict(named(self, "timezone", "locale"))
-        for name, default_value in (
-            ("machine_detection", default.machine_detection),
-            ("offset_must_match_number", default.offset_must_match_number),
-        ):
-            if name in self.model_fields_set:
-                value = getattr(self, name)
-                changes[name] = default_value if value is None else value
+        if "offset_must_match_number" in self.model_fields_set:
+            must_match = self.offset_must_match_number
+            changes["offset_must_match_number"] = default.offset_must_match_number if must_match is None else must_match
+        if "machine_detection" in self.model_fields_set:
+            changes["machine_detection"] = _mode(self.machine_detection, default.machine_detection)
+        if "machine_detection_tuning" in self.model_fields_set:
+            tuning = self.machine_detection_tuning
+            changes["detection_tuning"] = DetectionTuning() if tuning is None else tuning.to_tuning()
         if "call_time_intervals" in self.model_fields_set:
             sent = self.call_time_intervals
             changes["intervals"] = default.intervals if sent is None else read_intervals(sent)
@@ -161,6 +193,15 @@ class SettingsChange(Strict):
             countries = self.allowed_countries
             changes["allowed_countries"] = None if countries is None else frozenset(countries)
         return changes
+
+
+def _mode(sent: bool | MachineDetection | None, default: MachineDetection) -> MachineDetection:
+    """Read the mode. Until version 0.3.0 it was a boolean, which keeps its meaning."""
+    if sent is None:
+        return default
+    if isinstance(sent, bool):
+        return MachineDetection.SYNC if sent else MachineDetection.OFF
+    return sent
 
 
 class _Profile(Strict):
@@ -219,7 +260,8 @@ class SettingsView(Wire):
     call_time_intervals: Intervals
     retry_policy: Retries
     limits: Limits
-    machine_detection: bool
+    machine_detection: MachineDetection
+    machine_detection_tuning: Tuning
     offset_must_match_number: bool
     allowed_countries: list[str] | None = Field(description="Null means all countries.")
 
@@ -230,6 +272,7 @@ class SettingsView(Wire):
             settings,
             call_time_intervals=intervals_as_json(settings.intervals),
             retry_policy=retry_policy_as_json(settings.retry_policy),
+            machine_detection_tuning=tuning_as_json(settings.detection_tuning),
             limits=Limits.view_of(
                 settings.limits,
                 concurrent_calls=settings.limits.concurrent_calls,

@@ -35,6 +35,7 @@ class EventData(Wire):
         Text, Field(description="Status of the call attempt, the interview or the batch, or the result of the command.")
     ] = None
     reason_code: Annotated[Text, Field(description="Why it ended, or the error code of a refused command.")] = None
+    outcome: Annotated[Text, Field(description="The outcome that the conversation of the call has reported.")] = None
     retry_number: Number = None
     next_attempt_id: Annotated[Id, Field(description="The call attempt that repeats this one.")] = None
     due_at: Annotated[Instant, Field(description="The new due time.")] = None

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from api_shim.schemas.envelope import CursorPage, Page, answer, page
-from scheduler.domain.attempt import Attempt, AttemptState, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
 from scheduler.domain.call import CallProgress, Schedule, ScheduleWarning, TimezoneSource
 from scheduler.domain.explanation import Explanation, HistoryEntry, Rule
 from scheduler.domain.interview import SHOWN_ATTEMPTS, AgentType, InterviewStatus, InterviewStory
@@ -57,18 +57,29 @@ class AttemptView(Wire):
     direction: Literal["OUTBOUND"] = "OUTBOUND"
     status: AttemptState
     reason_code: Reason | None
-    retry_number: int
+    outcome: ConversationOutcome | None = Field(
+        description="The outcome of an answered call, as its conversation has reported it. Null without a report."
+    )
+    outcome_note: str | None = Field(
+        description="The note of that report. Null without one, and after the deletion of the candidate."
+    )
+    retry_number: int = Field(
+        description="Place of the attempt in its chain, from 0. A call at a time that the person named (CALL_BACK)"
+        " counts, and uses up no retry of `maxRetries`."
+    )
     scheduled_at: datetime = Field(description="The call may be placed from this time on.")
     called_at: datetime | None
     duration: float | None = Field(description="Seconds.")
     ended_at: datetime | None
-    notes: None = Field(default=None, description="Always null: Duecall takes no notes.")
+    notes: None = Field(default=None, description="Always null. The note of a report is `outcomeNote`.")
     recording_url: None = Field(default=None, description="Always null: Duecall records no calls.")
     schedule: ScheduleView
     warnings: list[ScheduleWarning]
     waiting_for: str | None = Field(
-        description="Next event of the attempt, from its state and its due time alone: `its turn` also while calls are"
-        " paused or the number is busy. The explanation names the rule that blocks it. Null if nothing follows.",
+        description="Next event of the attempt, from its state and its due time alone: `its time`, `its turn` (also"
+        " while calls are paused or the number is busy), `the carrier's answer`, `the call's end`, `proof of what"
+        " became of it` or `the outcome of the conversation`. The explanation names the rule that blocks it. Null if"
+        " nothing follows.",
         examples=["its time"],
     )
     created_at: datetime
@@ -188,12 +199,13 @@ class HappeningView(Wire):
     detail: dict[str, Any]
 
     @classmethod
-    def of(cls, happening: HistoryEntry) -> Self:
+    def of(cls, happening: HistoryEntry, **given: object) -> Self:
         return cls.view_of(
             happening,
             reason_code=happening.reason,
             by=happening.actor,
             detail={to_camel(name): _on_the_wire(name, value) for name, value in happening.detail.items()},
+            **given,
         )
 
 
@@ -243,6 +255,6 @@ def _on_the_wire(name: str, value: Any) -> Any:  # noqa: ANN401 - JSON
     """Convert a stored history value to its wire form: instants in UTC with Z, the progress of a call as a word."""
     if name == "rank":
         return CallProgress(value).name
-    if not name.endswith(("_at", "_until")) or not isinstance(value, str):
+    if not (name == "until" or name.endswith(("_at", "_until"))) or not isinstance(value, str):
         return value
     return datetime.fromisoformat(value).astimezone(UTC)

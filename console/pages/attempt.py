@@ -129,6 +129,7 @@ _ENDERS: Mapping[Rule, Callable[[AttemptDetails], Ender]] = MappingProxyType(
     {
         Rule.ACCOUNT_PAUSED: _fixed("An operator resumes all calls.", "Now", "now"),
         Rule.CARRIER_DOWN: _fixed("The carrier. Duecall asks it again by itself.", "Now", "now"),
+        Rule.VOICE_SERVER_DOWN: _fixed("The voice server. Duecall asks it again by itself.", "Now", "now"),
         Rule.CARRIER_REFUSES_COUNTRY: _fixed(f"{_CARRIER}calls to the country.", "Now", "now"),
         Rule.CARRIER_REFUSES_CALLER: _fixed(f"{_CARRIER}calls from the company's number.", "Now", "now"),
         Rule.CARRIER_FAILS_CALLER: _fixed("The carrier. Duecall tries one call by itself.", "Now", "now"),
@@ -141,6 +142,8 @@ _ENDERS: Mapping[Rule, Callable[[AttemptDetails], Ender]] = MappingProxyType(
         Rule.NUMBER_NOT_ALLOWED: _company(
             f"{_CLIENT}allowedCountries in its settings, or another number of the candidate.", "The company"
         ),
+        Rule.WRONG_NUMBER: _fixed(f"{_CLIENT}another number of the candidate."),
+        Rule.OPTED_OUT: _fixed("Nothing: the person asks for no further calls at this number."),
         Rule.TIMEZONE_UNKNOWN: _fixed(f"{_CLIENT}the time zone of the candidate."),
         Rule.CONSENT_EXPIRED: _fixed(f"{_CLIENT}a later gdprExpiryDate, with the person's consent."),
         Rule.NOT_DUE: _fixed("Time. The company can move the call by its API."),

@@ -14,6 +14,7 @@ from console.acts import SHOWN, Act, act_routes, address_of
 from console.assembly import ConsoleUseCases, console_context
 from console.attempt_list import (
     FIELDS,
+    OUTCOMES,
     REASONS,
     STATES,
     AttemptFilter,
@@ -32,7 +33,7 @@ from console.operators import viewer
 from console.reads.attempts import INTERVIEWS_SCANNED, SCANNED, AttemptPage
 from console.rendering import none_or_number_of, number, number_of, page
 from console.stores.sessions import ConsoleSession
-from scheduler.domain.attempt import AttemptState, Decision, Phase, Reason
+from scheduler.domain.attempt import AttemptState, ConversationOutcome, Decision, Phase, Reason
 from scheduler.domain.principal import OperatorRole
 from scheduler.domain.refusals import InvalidFields, Refused
 from scheduler.timing.call_windows import local_times
@@ -65,6 +66,7 @@ _LIST = ListPage(
         Filter(name="state", label="State", options={"": "All", **STATES}),
         Filter(name="rule", label="Held by a rule (due calls)", options={"": "Any", **RULES}),
         Filter(name="reason", label="End reason (finished calls)", options={"": "Any", **REASONS}),
+        Filter(name="outcome", label="Outcome (answered calls)", options={"": "Any", **OUTCOMES}),
         COMPANY,
         Filter(name="zone", label="Time zone (pending calls)", placeholder="Europe/Bratislava"),
         _time("due_from", "Due from, UTC (pending or finished calls)", "09:00, or 2030-01-31T09:00"),
@@ -175,6 +177,8 @@ def _reason(attempt: ListedAttempt) -> str:
     if attempt.reason is None:
         return ""
     words = [_word_of(attempt.reason)]
+    if attempt.outcome is not None:
+        words.append(_word_of_outcome(attempt.outcome))
     if attempt.cause_is_lost:
         words.append("cause lost")
     if attempt.decision is not None:
@@ -188,11 +192,15 @@ def _word_of(reason: Reason) -> str:
     return REASONS[reason.value.lower().replace("_", "-")]
 
 
+def _word_of_outcome(outcome: ConversationOutcome) -> str:
+    return f"outcome: {OUTCOMES[outcome.value.lower().replace('_', '-')].lower()}"
+
+
 # ---- the act
 
 
-_ACT_FIELDS = tuple(name for name in FIELDS if name != "reason")
-"""Without the end reason, which only finished calls have: the field of that name is the reason of the act."""
+_ACT_FIELDS = tuple(name for name in FIELDS if name not in {"reason", "outcome"})
+"""Without end reason and outcome, which only finished calls have. The field `reason` is the reason of the act."""
 
 
 @dataclass(frozen=True, kw_only=True)

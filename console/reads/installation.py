@@ -20,6 +20,7 @@ from scheduler.domain.principal import Key, KeyKind, KeyState
 from scheduler.persistence.database import Database
 from scheduler.persistence.keys import ListedKey
 from scheduler.persistence.unknown_outcomes import UnknownOutcome
+from scheduler.rules.reputation import day_of
 from scheduler.use_cases.operations.counts import HOLDING, Commands, Counts, Status, Waiting
 from scheduler.use_cases.shared.access import not_found
 from scheduler.use_cases.shared.context import Context
@@ -159,7 +160,7 @@ class CompanyPages:
 
     def one(self, company_id: UUID) -> CompanyParts:
         """Read a company with its parts, also if it is deleted and not yet erased. Raises NotFound, DatabaseAway."""
-        more = MOST_PARTS + 1
+        more, now = MOST_PARTS + 1, self._now()
         with self._database.reading() as stores:
             resources = OperatedResources(stores.connection)
             company = resources.company(company_id)
@@ -168,11 +169,10 @@ class CompanyPages:
             commands = resources.commands_of_company(company_id, more)
             unknown = stores.unknown_outcomes.page(company_id, more)
             alarms = stores.alarms.open(more, company_id=company_id)
-            numbers = resources.numbers(company_id, more)
+            numbers = resources.numbers(company_id, day_of(now), more)
             keys = stores.keys.all(company_id)
             webhooks = stores.webhook_overview.count_of_company(company_id)
             batches = resources.count_batches(company_id)
-        now = self._now()
         return CompanyParts(
             company=company,
             counts=next((each for each in self._all() if each.heading.id == company_id), None),

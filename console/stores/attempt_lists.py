@@ -388,6 +388,8 @@ def _end_conditions(only: AttemptFilter) -> list[ColumnElement[bool]]:
         conditions.append(among(attempts.c.state, [each.value for each in END_STATES[only.state]]))
     if only.reason is not None:
         conditions.append(attempts.c.reason == only.reason.value)
+    if only.outcome is not None:
+        conditions.append(attempts.c.outcome == only.outcome.value)
     return [*conditions, *_of_range(only, attempts.c.due_at), *_of_history(only)]
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, func, select
+from sqlalchemy import ColumnElement, Select, Table, and_, func, select
 
 from scheduler.domain.batch import Batch, BatchFilter
 from scheduler.domain.company import BillingSystem, CompanySettings
@@ -19,7 +19,7 @@ from scheduler.persistence.batches import COLUMNS as COLUMNS_OF_A_BATCH
 from scheduler.persistence.json_columns import settings_of
 from scheduler.persistence.keyset import Branch, KeysetStore
 from scheduler.persistence.rows import AnyRow, from_row
-from scheduler.persistence.tables import batches, companies, inbox, interviews, phone_numbers
+from scheduler.persistence.tables import batches, caller_days, companies, inbox, interviews, phone_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,11 @@ class NumberHeading:
     capabilities: str
     custom: bool
     created_at: datetime
+    calls: int
+    """Calls that ended on the day, and of these, those with each outcome."""
+    answered: int
+    declined: int
+    blocked: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +125,14 @@ class OperatedResources(KeysetStore):
         of_ats = (companies.c.ats_principal_id == principal_id, companies.c.deleted_at.is_(None))
         return self._count(select(func.count()).select_from(companies).where(*of_ats))
 
-    def numbers(self, company_id: UUID, limit: int) -> Sequence[NumberHeading]:
-        """List a company's numbers, oldest first."""
-        query = _columns(NumberHeading, phone_numbers).where(phone_numbers.c.company_id == company_id)
-        return self._all(partial(from_row, NumberHeading), query.order_by(phone_numbers.c.created_at).limit(limit))
+    def numbers(self, company_id: UUID, day: date, limit: int) -> Sequence[NumberHeading]:
+        """List a company's numbers with their counts of a day of UTC, oldest first."""
+        n, d = phone_numbers.c, caller_days.c
+        is_of_day = and_(d.company_id == n.company_id, d.phone_number_id == n.id, d.day == day)
+        counts = (func.coalesce(d[name], 0).label(name) for name in ("calls", "answered", "declined", "blocked"))
+        query = _columns(NumberHeading, phone_numbers).add_columns(*counts).outerjoin(caller_days, is_of_day)
+        of_company = query.where(n.company_id == company_id).order_by(n.created_at).limit(limit)
+        return self._all(partial(from_row, NumberHeading), of_company)
 
     def interview(self, interview_id: UUID) -> InterviewFacts | None:
         query = _columns(InterviewFacts, interviews).add_columns(companies.c.name.label("company_name"))

@@ -86,6 +86,14 @@ class CarrierQueries(Protocol):
         ...
 
 
+class VoiceServer(Protocol):
+    """Instructs the carrier about answered calls."""
+
+    def answers(self) -> bool:
+        """Return True if it answers a probe, which starts no conversation. Raises QueryNotSent."""
+        ...
+
+
 class CarrierCallbacks(Protocol):
     """Reads the carrier's callbacks."""
 
@@ -95,4 +103,8 @@ class CarrierCallbacks(Protocol):
 
     def read(self, token: str, form: Mapping[str, str]) -> CallNews:
         """Parse a callback's form. Raises NotACallback if a known field is invalid."""
+        ...
+
+    def read_fallback(self, token: str, form: Mapping[str, str]) -> CallNews:
+        """Parse the form of a request for other instructions. Raises NotACallback if a known field is invalid."""
         ...

@@ -5,7 +5,7 @@ import re
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from hmac import compare_digest
 from http import HTTPStatus
@@ -92,6 +92,11 @@ def callback_path(token: str) -> str:
     return f"/carrier/twilio/{token}"
 
 
+def fallback_path(token: str) -> str:
+    """Build the path of the instructions for the call of one claim whose voice server gave none."""
+    return f"{callback_path(token)}/fallback"
+
+
 def status_of(word: str) -> CallStatus:
     status = _STATUSES.get(word)
     if status is None:
@@ -176,7 +181,8 @@ class TwilioCallbacks:
     def read(self, token: str, form: Mapping[str, str]) -> CallNews:
         """Parse a callback's form. Raises NotACallback if a known field is invalid.
 
-        Twilio adds parameters without notice, so unknown parameters are ignored.
+        The verdict of asynchronous machine detection has no status, and proves that the call was answered. Twilio adds
+        parameters without notice, so unknown parameters are ignored.
         """
         sid = form.get("CallSid", "")
         if not CALL_SID.fullmatch(sid) or form.get("AccountSid") != self._account.account_sid:
@@ -188,12 +194,24 @@ class TwilioCallbacks:
         return CallNews(
             call_sid=sid,
             token=token,
-            status=status_of(form.get("CallStatus", "")),
+            status=CallStatus.ANSWERED if _is_verdict(form) else status_of(form.get("CallStatus", "")),
             answered_by=answered_by_of(form.get("AnsweredBy")),
             sip_code=int(sip) if re.fullmatch(r"[1-6][0-9]{2}", sip) else None,
             duration=None if not duration else seconds_of(duration),
             to=form.get("To") or None,
         )
+
+    def read_fallback(self, token: str, form: Mapping[str, str]) -> CallNews:
+        """Parse the form of a request to our FallbackUrl. Raises NotACallback if a known field is invalid.
+
+        Twilio requests instructions only after the answer. Its status callbacks report the end of the call.
+        """
+        news = self.read(token, form)
+        return replace(news, status=CallStatus.ANSWERED, duration=None, instructions_failed=True)
+
+
+def _is_verdict(form: Mapping[str, str]) -> bool:
+    return "CallStatus" not in form and bool(form.get("AnsweredBy"))
 
 
 _READ = ("AccountSid", "AnsweredBy", "CallDuration", "CallSid", "CallStatus", "SipResponseCode", "To")

@@ -1,4 +1,4 @@
-"""Placing calls at Twilio: one POST for each attempt, the meaning of its answer, and of each error code."""
+"""Placing calls at Twilio: one POST for each attempt, and the meaning of its answer."""
 
 import asyncio
 import json
@@ -6,9 +6,8 @@ import socket
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 import aiohttp
@@ -17,91 +16,27 @@ from aiohttp.connector import Connection
 
 from scheduler import process
 from scheduler.carriers.interface import Gate
-from scheduler.carriers.twilio import CALL_SID, NOTHING_LEFT_TO_STOP, TwilioAccount, callback_path, trusted
-from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, CarrierAnswer, NeverTaken, NumberRefused, Withheld
+from scheduler.carriers.twilio import (
+    CALL_SID,
+    NOTHING_LEFT_TO_STOP,
+    TwilioAccount,
+    callback_path,
+    fallback_path,
+    trusted,
+)
+from scheduler.carriers.twilio_codes import CODES, OF_A_CALL_ONLY, OF_THE_NUMBER, Consequence
+from scheduler.domain.call import (
+    Accepted,
+    AnswerUnknown,
+    CallOrder,
+    CarrierAnswer,
+    MachineDetection,
+    NeverTaken,
+    NumberRefused,
+    Withheld,
+)
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle.policy import Policy
-
-# --- Twilio's error codes, and the consequence of each for the order that was refused with it
-# `docs/reference/carrier-codes.md` has the same table, and a test keeps the two equal. A code that is not listed
-# proves nothing: the outcome of such an order is unknown.
-
-
-class Consequence(StrEnum):
-    """The consequence of a code. For all but NUMBER the call was not placed, and the attempt is pending again."""
-
-    NUMBER = "NUMBER"
-    """The number itself cannot be called: the attempt fails as INVALID_NUMBER."""
-    COUNTRY_REFUSED = "COUNTRY_REFUSED"
-    """Our account may not call that country: only orders to it wait."""
-    CALLER_REFUSED = "CALLER_REFUSED"
-    """Our account may not call from that number: only that company's orders from it wait."""
-    ORDER_REFUSED = "ORDER_REFUSED"
-    """One of our own settings or fields is wrong: only that order waits."""
-    ACCOUNT_LIMITED = "ACCOUNT_LIMITED"
-    """A trial account: only that order waits."""
-    THROTTLED = "THROTTLED"
-    """Too many at once: counted against the carrier."""
-    QUEUE_FULL = "QUEUE_FULL"
-    """The account's queue is full: counted against the carrier."""
-    CREDENTIALS = "CREDENTIALS"
-    """Our credentials are wrong: no company's calls are dialled."""
-    ACCOUNT_NOT_ACTIVE = "ACCOUNT_NOT_ACTIVE"
-    """The account is closed or suspended: no company's calls are dialled."""
-
-
-class Meaning(NamedTuple):
-    consequence: Consequence
-    text: str
-    """Twilio's description of the code, shortened."""
-
-
-CODES: dict[int, Meaning] = {
-    10001: Meaning(Consequence.ACCOUNT_NOT_ACTIVE, "the account is not active"),
-    10002: Meaning(Consequence.ACCOUNT_LIMITED, "trial accounts cannot use this"),
-    10004: Meaning(Consequence.THROTTLED, "more calls at once than the account may have"),
-    10005: Meaning(Consequence.ACCOUNT_NOT_ACTIVE, "voice is disabled for the account"),
-    13212: Meaning(Consequence.CALLER_REFUSED, "the caller id is invalid"),
-    13214: Meaning(Consequence.CALLER_REFUSED, "the caller id is invalid"),
-    13223: Meaning(Consequence.NUMBER, "the format of the number is invalid"),
-    13224: Meaning(Consequence.NUMBER, "the number is invalid or cannot be reached"),
-    13225: Meaning(Consequence.NUMBER, "no account may call the number"),
-    13226: Meaning(Consequence.NUMBER, "there is no such country code"),
-    13227: Meaning(Consequence.COUNTRY_REFUSED, "no geographic permission for the country"),
-    20001: Meaning(Consequence.ORDER_REFUSED, "a parameter is invalid"),
-    20003: Meaning(Consequence.CREDENTIALS, "not authenticated"),
-    20005: Meaning(Consequence.ACCOUNT_NOT_ACTIVE, "the account is not active"),
-    20006: Meaning(Consequence.ORDER_REFUSED, "the key lacks a privilege for this request"),
-    20008: Meaning(Consequence.CREDENTIALS, "test credentials cannot do this"),
-    20403: Meaning(Consequence.CREDENTIALS, "the account may not use the API; it is suspended or closed"),
-    20429: Meaning(Consequence.THROTTLED, "too many requests"),
-    21201: Meaning(Consequence.ORDER_REFUSED, "no number to call was named"),
-    21202: Meaning(Consequence.NUMBER, "the number is a premium number"),
-    21203: Meaning(Consequence.COUNTRY_REFUSED, "international calls are not enabled for the account"),
-    21205: Meaning(Consequence.ORDER_REFUSED, "the URL of the instructions is invalid"),
-    21206: Meaning(Consequence.ORDER_REFUSED, "the digits to send are invalid"),
-    21207: Meaning(Consequence.ORDER_REFUSED, "the setting of machine detection is invalid"),
-    21208: Meaning(Consequence.ORDER_REFUSED, "the ring timeout is invalid"),
-    21209: Meaning(Consequence.ORDER_REFUSED, "the HTTP method is invalid"),
-    21210: Meaning(Consequence.CALLER_REFUSED, "the caller id is not verified for the account"),
-    21211: Meaning(Consequence.NUMBER, "the number is invalid"),
-    21212: Meaning(Consequence.CALLER_REFUSED, "the caller id is invalid, or not the account's"),
-    21213: Meaning(Consequence.CALLER_REFUSED, "the caller id is missing"),
-    21214: Meaning(Consequence.NUMBER, "the number cannot be reached"),
-    21215: Meaning(Consequence.COUNTRY_REFUSED, "no geographic permission for the number's country"),
-    21216: Meaning(Consequence.COUNTRY_REFUSED, "the account may not call there: risk, law or a missing profile"),
-    21217: Meaning(Consequence.NUMBER, "the number does not appear to be valid"),
-    21218: Meaning(Consequence.ORDER_REFUSED, "the application is invalid"),
-    21219: Meaning(Consequence.ACCOUNT_LIMITED, "a trial account calls verified numbers only"),
-    21609: Meaning(Consequence.ORDER_REFUSED, "the URL of the callbacks is invalid"),
-    22005: Meaning(Consequence.QUEUE_FULL, "the queue would take more than 24 hours"),
-    32205: Meaning(Consequence.COUNTRY_REFUSED, "no geographic permission for the destination"),
-    70051: Meaning(Consequence.CREDENTIALS, "authorization failed"),
-}
-
-
-# --- Placing calls at Twilio: one POST for each attempt, and the meaning of its answer
-
 
 _KEEP_IDLE = 10.0
 _MAX_ANSWER = 64 * 1024
@@ -114,6 +49,14 @@ _CALLBACKS = urlencode(
     doseq=True,
 )
 _DETECTION = "&MachineDetection=Enable"
+_TUNING = {
+    "timeout": ("MachineDetectionTimeout", timedelta(seconds=1)),
+    "speech_threshold": ("MachineDetectionSpeechThreshold", timedelta(milliseconds=1)),
+    "speech_end_threshold": ("MachineDetectionSpeechEndThreshold", timedelta(milliseconds=1)),
+    "silence_timeout": ("MachineDetectionSilenceTimeout", timedelta(milliseconds=1)),
+}
+"""The parameter of each time of machine detection, and its unit."""
+_VERDICT_METHOD = "&AsyncAmdStatusCallbackMethod=POST"
 _OK = 200
 _CREATED = 201
 _RETRIES = quote_plus("#rc=5&rp=5xx,ct,rt")
@@ -143,6 +86,7 @@ class TwilioCallPlacer:
         self._voice_url = quote_plus(_with_attempt(voice_url, ""))
         self._voice_overrides = quote_plus(mark + overrides)
         self._callback_url = quote_plus(account.public_url + callback_path(""))
+        self._after_token = quote_plus(fallback_path("").removeprefix(callback_path(""))) + _RETRIES
 
     async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
         """Send an attempt's only POST. Never raises and never sends twice. In doubt, AnswerUnknown.
@@ -226,8 +170,19 @@ class TwilioCallPlacer:
             f"To={quote_plus(order.to)}&From={quote_plus(order.caller)}&Url={self._voice_url}{token}{self._voice_overrides}"
             f"&Timeout={int(order.ring_timeout.total_seconds())}&TimeLimit={int(order.time_limit.total_seconds())}"
             f"&StatusCallback={self._callback_url}{token}{_RETRIES}"
-            f"{_DETECTION if order.machine_detection else ''}&{_CALLBACKS}"
+            f"&FallbackUrl={self._callback_url}{token}{self._after_token}"
+            f"{self._detection(order, token)}&{_CALLBACKS}"
         ).encode()
+
+    def _detection(self, order: CallOrder, token: str) -> str:
+        """Build the fields of machine detection. An asynchronous verdict is sent like the status callbacks."""
+        if order.machine_detection is MachineDetection.OFF:
+            return ""
+        times = vars(order.detection_tuning)
+        tuning = (f"&{name}={times[of] // unit}" for of, (name, unit) in _TUNING.items() if times[of] is not None)
+        verdict = f"&AsyncAmd=true&AsyncAmdStatusCallback={self._callback_url}{token}{_RETRIES}{_VERDICT_METHOD}"
+        is_async = order.machine_detection is MachineDetection.ASYNC
+        return f"{_DETECTION}{''.join(tuning)}{verdict if is_async else ''}"
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
@@ -328,9 +283,10 @@ def classify(status: int, body: bytes) -> CarrierAnswer:
         and 400 <= status < 500  # noqa: PLR2004  # guard: client_error
     ):
         meaning = CODES.get(code)
-        if meaning is not None and meaning.consequence is Consequence.NUMBER:
-            return NumberRefused(cause=f"TWILIO_{code}")
-        if meaning is not None:
+        if meaning is not None and meaning.consequence in OF_THE_NUMBER:
+            may_be_outage = meaning.consequence is Consequence.UNREACHABLE
+            return NumberRefused(cause=f"TWILIO_{code}", may_be_outage=may_be_outage)
+        if meaning is not None and meaning.consequence not in OF_A_CALL_ONLY:
             return NeverTaken(cause=meaning.consequence.value)
     if status in _NOT_TAKEN_STATUSES:
         return NeverTaken(cause=_NOT_TAKEN_STATUSES[status])

@@ -9,11 +9,13 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from requests.exceptions import RequestException
+from twilio.base import values
 from twilio.base.exceptions import TwilioException, TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 from twilio.rest.api.v2010.account.call import CallInstance
+from twilio.rest.api.v2010.account.call.notification import NotificationInstance
 
 from scheduler import clock, process
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback, QueryNotSent
@@ -21,17 +23,23 @@ from scheduler.carriers.twilio import (
     NOTHING_LEFT_TO_STOP,
     TwilioAccount,
     answered_by_of,
+    callback_path,
+    fallback_path,
     seconds_of,
     status_of,
     trusted,
 )
-from scheduler.carriers.twilio_calls import CODES, Consequence
+from scheduler.carriers.twilio_codes import OF_THE_INSTRUCTIONS, cause_of
 from scheduler.domain.call import CallNews, CallStatus, FailureCause, ListedCall
 from scheduler.exchange import Exchange, ExchangeAdapter
+from scheduler.lifecycle.call_reasons import may_lack_instructions
 from scheduler.lifecycle.policy import Policy
 from scheduler.process import made_progress
 
 _SERVER_ERROR = 500
+_WITHOUT_INSTRUCTIONS = frozenset(map(str, OF_THE_INSTRUCTIONS))
+"""Twilio's codes if the voice server could not be reached, or answered no TwiML."""
+_FALLBACK = fallback_path("").removeprefix(callback_path(""))
 _NO_ANSWER = (
     TwilioException,
     NotACallback,
@@ -47,6 +55,9 @@ _QUERY_S = 60.0
 """The time for all requests of one query. A server may name ever more pages of a list."""
 _SPAN_S = 3600.0
 """The same for all calls of a span, which an operator compares with a restored database."""
+_PAGE = 50
+_LARGEST_PAGE = 1000
+"""The calls on a page of a list, and the most that Twilio allows."""
 
 
 class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
@@ -90,6 +101,8 @@ class TwilioQueries:
     """Queries calls and ends them with Twilio's own SDK: both may be repeated."""
 
     def __init__(self, account: TwilioAccount, policy: Policy) -> None:
+        self._policy = policy
+        self._callback_url = account.public_url + callback_path("")
         self._client = Client(
             account.account_sid,
             account.auth_tokens[0],
@@ -106,28 +119,64 @@ class TwilioQueries:
     ) -> Sequence[ListedCall]:
         """List calls between two numbers, or from `caller` to any, that were created in the half-open span.
 
-        Without a StartTime filter, because a queued call has no start time yet and would be missed. The list is newest
-        first, so reading ends at the first older call. Raises CarrierUnavailable.
+        Without a StartTime filter, because a queued call has no start time yet and would be missed. The carrier
+        promises no order, so the list is read to its end. Raises CarrierUnavailable.
         """
-        calls = []
-        filters = {} if to is None else {"to": to}
+        calls = {}
+        page_size = _LARGEST_PAGE if to is None else _PAGE
         with _query(_SPAN_S if to is None else _QUERY_S):
-            for call in self._client.calls.stream(**filters, from_=caller, page_size=50):
+            for call in self._client.calls.stream(to=to or values.unset, from_=caller, page_size=page_size):
+                if not _is_ours(call):  # guard: other_leg
+                    continue
                 listed = _listed(call)
-                if listed.created_at < created_from:
-                    break
-                if listed.created_at < created_until:
-                    calls.append(listed)
-        return calls
+                if created_from <= listed.created_at < created_until:
+                    calls[listed.news.call_sid] = listed  # once, also if it moves to the next page meanwhile
+        return list(calls.values())
 
     def fetch(self, call_sid: str) -> CallNews:
-        """Fetch the state of a call, and of a failed call also the cause from its notifications.
+        """Fetch the state of a call, and from its notifications the cause of a failure, or why a call was short.
 
         Raises CarrierUnavailable.
         """
         with _query():
-            news = _listed(self._client.calls(call_sid).fetch()).news
-        return replace(news, cause=self._cause(call_sid)) if news.status is CallStatus.FAILED else news
+            call = self._client.calls(call_sid).fetch()
+            if not _is_ours(call):
+                raise NotACallback
+            news = _listed(call).news
+        if news.status is CallStatus.FAILED:
+            return replace(news, cause=self._cause(call_sid))
+        if may_lack_instructions(news, self._policy):
+            return replace(news, instructions_failed=self._lacked_instructions(call_sid))
+        return news
+
+    def _lacked_instructions(self, call_sid: str) -> bool:
+        """Return True if the call's notifications say that it got no instructions. Raises CarrierAway.
+
+        A carrier that does not answer now is asked again, because the call may have been no conversation. False for a
+        server that has no notifications.
+        """
+        try:
+            return any(
+                str(each.error_code) in _WITHOUT_INSTRUCTIONS and not self._is_about_a_callback(each)
+                for each in self._notifications(call_sid)
+            )
+        except CarrierAway:  # guard: unread_notifications
+            raise
+        except CarrierUnavailable:
+            return False
+
+    def _is_about_a_callback(self, notification: NotificationInstance) -> bool:
+        """Return True if one of our callbacks failed: the same codes report that, and the call had its instructions.
+
+        A fallback is requested only if the voice server gave none, so a failed one is no such callback.
+        """
+        url, _, _ = str(notification.request_url or "").partition("?")
+        return url.startswith(self._callback_url) and not url.endswith(_FALLBACK)  # guard: failed_callback
+
+    def _notifications(self, call_sid: str) -> Sequence[NotificationInstance]:
+        """Read the call's notifications. Raises CarrierUnavailable."""
+        with _query():
+            return list(self._client.calls(call_sid).notifications.list(limit=50))
 
     def _cause(self, call_sid: str) -> FailureCause | None:
         """Find the cause of a failed call. None if its notifications name none or cannot be read.
@@ -136,11 +185,9 @@ class TwilioQueries:
         is unknown. Without a cause no retry follows.
         """
         try:
-            with _query():
-                codes = [each.error_code for each in self._client.calls(call_sid).notifications.list(limit=50)]
+            return cause_of([each.error_code for each in self._notifications(call_sid)])
         except CarrierUnavailable:
             return None
-        return cause_of(codes)
 
     def cancel(self, call_sid: str) -> None:
         """Cancel an unanswered call. An answered call goes on. Raises CarrierUnavailable."""
@@ -169,26 +216,16 @@ def _query(within_s: float = _QUERY_S) -> Iterator[None]:
             raise CarrierUnavailable from error
 
 
-def cause_of(error_codes: Sequence[object]) -> FailureCause | None:
-    """Find the cause in a failed call's error codes. A code about the number takes precedence.
+def _is_ours(call: CallInstance) -> bool:
+    """Return False for an incoming call, and for a leg that a verb of the instructions has dialled.
 
-    A code that is not in the table proves nothing: it may be about a web request of the call.
+    Such a leg may have the same two numbers as our call.
     """
-    known = {CODES[int(code)].consequence for code in map(str, error_codes) if code.isdecimal() and int(code) in CODES}
-    if Consequence.NUMBER in known:
-        return FailureCause.NUMBER
-    return FailureCause.CARRIER if known & _CAUSES_OF_THE_ACCOUNT else None
+    return not call.parent_call_sid and call.direction in _OUR_DIRECTIONS
 
 
-_CAUSES_OF_THE_ACCOUNT = frozenset(
-    {
-        Consequence.COUNTRY_REFUSED,
-        Consequence.CALLER_REFUSED,
-        Consequence.ACCOUNT_LIMITED,
-        Consequence.ACCOUNT_NOT_ACTIVE,
-    }
-)
-"""Reasons not to connect an accepted call that prove nothing about the number or the person."""
+_OUR_DIRECTIONS = frozenset({"outbound-api", "", None})
+"""A server that names no direction is not doubted."""
 
 
 def _listed(call: CallInstance) -> ListedCall:

@@ -15,6 +15,7 @@ SUBJECTS = (
     "command_id",
     "event_id",
     "key_id",
+    "phone_number_id",
     "country",
     "batch_id",
     "table",
@@ -103,6 +104,8 @@ _IMPOSSIBLE = "so the company is paused: another program may use the carrier acc
 
 MEANINGS: Mapping[str, str] = {
     "ACCOUNT_LIMITED": "The carrier refused a call because its account is limited, for example a trial account.",
+    "CALLER_RARELY_ANSWERED": "Calls from one of a company's numbers are answered less than half as often as usual.",
+    "CALLER_REPUTATION": "Networks blocked calls from one of a company's numbers three times in a day.",
     "CARRIER_ACCOUNT_NOT_ACTIVE": "The carrier closed or suspended the account, so no call is placed.",
     "CARRIER_ANSWER_BROKE_OFF": "The carrier's answers to new calls are cut off, so all calls wait.",
     "CARRIER_CREATED_WITHOUT_A_NAME": "The carrier accepted a call without naming it, so all calls wait.",
@@ -127,6 +130,7 @@ MEANINGS: Mapping[str, str] = {
     "NEWS_FOR_AN_OLD_TOKEN": f"The carrier reported a call that an earlier try had placed, {_IMPOSSIBLE}",
     "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED": f"The carrier reported a call that Duecall had not placed, {_IMPOSSIBLE}",
     "NO_MESSAGE": "Malformed messages were dropped from a queue: another program writes to Redis.",
+    "NUMBER_BLOCKED": "The carrier blocks a number, so calls to it wait.",
     "ORDER_REFUSED": "The carrier refused a call because of our request, usually a URL that it rejects.",
     "OUTCOME_UNDECIDED": "The carrier's list of calls cannot be read, so outcomes of calls stay undecided.",
     "OUTCOME_UNKNOWN": "Nothing proved whether a call was placed. It is not retried, and an operator decides.",
@@ -142,6 +146,7 @@ MEANINGS: Mapping[str, str] = {
     "TWO_CALLS_TO_ONE_NUMBER": f"Two calls to one number were in progress, {_IMPOSSIBLE}",
     "UNREADABLE_ROW": "This release cannot read a row, usually one of a later release. It is left out.",
     "UNRESOLVED": "The time of a call could not be computed again after a change, so the call keeps its time.",
+    "VOICE_SERVER_DOWN": "The voice server gave answered calls no instructions, so all calls wait.",
     "WEBHOOK_KEY": "No key of WEBHOOK_KEY decrypts the secret of a webhook, so its deliveries wait.",
 }
 

@@ -1,12 +1,13 @@
 """An attempt: one try to reach one person by phone. Its states, its events and its end reasons."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
-from scheduler.domain.call import AnsweredBy, CallProgress, Schedule, ScheduleWarning
+from scheduler.domain.call import AnsweredBy, CallProgress, MachineDetection, Schedule, ScheduleWarning
 
 
 class AttemptState(StrEnum):
@@ -47,7 +48,13 @@ class Reason(StrEnum):
     VOICEMAIL = "VOICEMAIL"
     """A machine or a fax answered the call."""
     DECLINED = "DECLINED"
+    BLOCKED_BY_NETWORK = "BLOCKED_BY_NETWORK"
+    """A network on the way blocked the call because of the caller id. The person has not declined it."""
     INVALID_NUMBER = "INVALID_NUMBER"
+    UNREACHABLE = "UNREACHABLE"
+    """The carrier knows no way to the number now. This may be an outage, or the number does not exist."""
+    INSTRUCTIONS_FAILED = "INSTRUCTIONS_FAILED"
+    """The call was answered, but the voice server gave the carrier no instructions for it."""
     CARRIER_ERROR = "CARRIER_ERROR"
     CANCELLED_AT_CARRIER = "CANCELLED_AT_CARRIER"
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
@@ -63,6 +70,25 @@ class Decision(StrEnum):
     """The phone did not ring, so the interview is invoked again."""
     LEFT = "LEFT"
     """The attempt stays as it is. No call follows."""
+
+
+class ConversationOutcome(StrEnum):
+    """The outcome of an answered call, as its conversation has reported it."""
+
+    FINISHED = "FINISHED"
+    """The conversation took place. Also without a report in time."""
+    CALL_BACK = "CALL_BACK"
+    """The person named another time, at which the next attempt of the chain is due."""
+    SCREENED = "SCREENED"
+    """An assistant answered for the person."""
+    HUNG_UP_EARLY = "HUNG_UP_EARLY"
+    """The person hung up before the conversation."""
+    TECHNICAL = "TECHNICAL"
+    """The conversation failed for a technical reason."""
+    WRONG_PERSON = "WRONG_PERSON"
+    """The number is not the candidate's. The candidate is never called at it again."""
+    OPTED_OUT = "OPTED_OUT"
+    """The person asks for no further calls. The company never calls the number again."""
 
 
 class HangUpCause(StrEnum):
@@ -119,24 +145,53 @@ class Attempt:
     looks: int = 0
     not_placed: int = 0
     """How often in a row the carrier did not accept it. Uses up no retry."""
+    machine_detection: MachineDetection | None = None
+    """The mode of its company at the claim. The order asks for no more. None: claimed by an earlier version."""
     answered_by: AnsweredBy | None = None
     duration: timedelta | None = None
+    hung_up_at: datetime | None = None
+    """Set while an ended call waits for the verdict of asynchronous machine detection: the end of the call."""
     ended_at: datetime | None = None
     hang_up: HangUpCause | None = None
     """Set while the carrier must end the call."""
+    sip_code: int | None = None
+    """Set while a failed call waits for the cause in its notifications: the SIP code of its callback, 0 for none."""
     cause_is_lost: bool = False
     """The call failed for an unknown cause, because its last callback was lost. No automatic retry follows."""
+    instructions_failed: bool = False
+    """The voice server gave the answered call no instructions, so no conversation took place."""
     deleted_at: datetime | None = None
     """No longer listed, but still counted."""
     decision: Decision | None = None
     """An operator's decision about its unknown outcome. A call that is found afterwards removes it."""
     decided_at: datetime | None = None
+    history_seal: bytes | None = field(default=None, repr=False)
+    """The closing seal of its history. None: no entry has a seal."""
+    outcome: ConversationOutcome | None = None
+    """Reported by the conversation of an answered call, or assumed after the wait for its report."""
+    outcome_at: datetime | None = None
+    outcome_note: str | None = field(default=None, repr=False)
+    """Words of the voice server about the conversation. Personal data."""
+    outcome_until: datetime | None = None
+    """The interview of this answered call stays open until its outcome is reported, or until then."""
+    call_back: Schedule | None = None
+    """The time that the person named. With `CALL_BACK` only."""
+    call_backs: int = 0
+    """How many of its predecessors in the chain ended with a time that the person named. They used up no retry."""
 
 
 class Event:
     """An event of an attempt. `name` identifies it in the history and in `lifecycle.state_machine`."""
 
     name: ClassVar[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfPost(Event):
+    """An event that may follow from the answer to the POST."""
+
+    look: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    """What the last look before the POST has found, as `lifecycle.look_records` writes it. None: not known here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +211,7 @@ class Claimed(Event):
     name: ClassVar[str] = "claimed"
     token: str = field(repr=False)
     lease_until: datetime
+    machine_detection: MachineDetection | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +224,7 @@ class Deferred(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotPlaced(Event):
+class NotPlaced(OfPost):
     """The carrier did not accept the call: the phone did not ring, and no retry is used up."""
 
     name: ClassVar[str] = "not_placed"
@@ -177,7 +233,7 @@ class NotPlaced(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed(Event):
+class Placed(OfPost):
     """The carrier has returned the call's sid."""
 
     name: ClassVar[str] = "placed"
@@ -186,7 +242,7 @@ class Placed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerLost(Event):
+class AnswerLost(OfPost):
     """It is unknown whether the carrier accepted the call."""
 
     name: ClassVar[str] = "answer_lost"
@@ -195,22 +251,58 @@ class AnswerLost(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progressed(Event):
+class Progressed(OfPost):
     """The call has progressed but not ended."""
 
     name: ClassVar[str] = "progressed"
     rank: CallProgress
     answered_by: AnsweredBy | None = None
+    instructions_failed: bool | None = None
+    """True if the carrier got no instructions from the voice server, and requested ours instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended(Event):
+class VerdictHeard(OfPost):
+    """Asynchronous machine detection has decided who answered a call that was connected before."""
+
+    name: ClassVar[str] = "verdict_heard"
+    answered_by: AnsweredBy
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictAwaited(OfPost):
+    """An answered call has ended before the verdict of its asynchronous machine detection. At `look_at` it is polled.
+
+    Without a verdict it then counts as answered by a person. Also of a short call whose end was proven late, and whose
+    notifications are not read yet.
+    """
+
+    name: ClassVar[str] = "verdict_awaited"
+    call_sid: str
+    look_at: datetime
+    duration: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CauseAwaited(OfPost):
+    """A call has failed. At `look_at` it is polled, because only its notifications may name the cause."""
+
+    name: ClassVar[str] = "cause_awaited"
+    sip_code: int
+    """As in `Attempt`."""
+    look_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended(OfPost):
     """The call has ended, and the carrier has reported how."""
 
     name: ClassVar[str] = "ended"
     reason: Reason
     ended_at: datetime
     answered_by: AnsweredBy | None = None
+    instructions_failed: bool | None = None
+    """True if this news was the first that said so, also if the conversation reported an outcome nevertheless."""
     duration: timedelta | None = None
     cause_is_known: bool = True
     """False if the call failed and a poll returned no cause. It may be a cause after which no retry is allowed."""
@@ -236,6 +328,7 @@ class Proven(Event):
     call_sid: str
     ended_at: datetime
     answered_by: AnsweredBy | None = None
+    instructions_failed: bool | None = None
     duration: timedelta | None = None
 
 
@@ -313,6 +406,8 @@ class LegSeen(Event):
     rank: CallProgress
     look_at: datetime
     answered_by: AnsweredBy | None = None
+    instructions_failed: bool | None = None
+    """As of `Progressed`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +417,31 @@ class Decided(Event):
     name: ClassVar[str] = "decided"
     decision: Decision
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported(Event):
+    """The conversation has reported its outcome, during the call or while its interview waits for the report."""
+
+    name: ClassVar[str] = "reported"
+    outcome: ConversationOutcome
+    outcome_note: str | None = field(default=None, repr=False)
+    call_back: Schedule | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeAwaited(Event):
+    """A call of a company that can report outcomes was answered and has ended without a report."""
+
+    name: ClassVar[str] = "outcome_awaited"
+    until: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotReported(Event):
+    """No outcome was reported in time, so the conversation counts as finished."""
+
+    name: ClassVar[str] = "not_reported"
 
 
 @dataclass(frozen=True, kw_only=True)

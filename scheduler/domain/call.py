@@ -104,6 +104,38 @@ RANKS = {
 }
 
 
+class MachineDetection(StrEnum):
+    """The moment at which the carrier decides who has answered, a person or a machine."""
+
+    OFF = "OFF"
+    SYNC = "SYNC"
+    """Before the call gets its instructions. The person waits in silence until then."""
+    ASYNC = "ASYNC"
+    """While the call goes on. Its verdict is news of its own, and may come after the end of the call."""
+
+
+_ASKED_FOR = tuple(MachineDetection)
+
+
+def least_detection(*modes: MachineDetection) -> MachineDetection:
+    """Return the mode that asks the least of the carrier."""
+    return min(modes, key=_ASKED_FOR.index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionTuning:
+    """The times of machine detection. None: the carrier's default."""
+
+    timeout: timedelta | None = None
+    """Without a result by then, it is unknown who has answered."""
+    speech_threshold: timedelta | None = None
+    """Longer speech is a machine's."""
+    speech_end_threshold: timedelta | None = None
+    """Speech has ended after this silence."""
+    silence_timeout: timedelta | None = None
+    """After this initial silence it is unknown who has answered."""
+
+
 class AnsweredBy(StrEnum):
     PERSON = "PERSON"
     MACHINE = "MACHINE"
@@ -115,8 +147,12 @@ class AnsweredBy(StrEnum):
 class FailureCause(StrEnum):
     """The cause of a failed call, from the carrier's answer to a poll."""
 
+    BLOCKED = "BLOCKED"
+    """A network on the way blocked the call because of the caller id."""
     NUMBER = "NUMBER"
     """The number itself cannot be called."""
+    UNREACHABLE = "UNREACHABLE"
+    """The carrier knows no way to the number now: an outage, or an invalid number."""
     CARRIER = "CARRIER"
     """The carrier or our account there, not the number or the person."""
 
@@ -141,6 +177,8 @@ class CallNews:
     """Whether the carrier has begun to dial it. None: not part of this report."""
     to: str | None = field(default=None, repr=False)
     """The number called. None: not part of this report."""
+    instructions_failed: bool | None = None
+    """True if the voice server gave the answered call no instructions. None: not part of this report."""
 
     @property
     def rank(self) -> CallProgress:
@@ -170,7 +208,8 @@ class CallOrder:
     token: str = field(repr=False)
     ring_timeout: timedelta
     time_limit: timedelta
-    machine_detection: bool
+    machine_detection: MachineDetection = MachineDetection.OFF
+    detection_tuning: DetectionTuning = field(default_factory=DetectionTuning)
 
 
 class CarrierAnswer:
@@ -201,9 +240,11 @@ class Withheld(CarrierAnswer):
 
 @dataclass(frozen=True, kw_only=True)
 class NumberRefused(CarrierAnswer):
-    """The carrier permanently refuses this number."""
+    """The carrier refuses this number."""
 
     cause: str
+    may_be_outage: bool = False
+    """True if the same answer is given while no network can reach a valid number."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Literal, TypedDict
 from uuid import UUID
 
-from scheduler.domain.attempt import Decision
+from scheduler.domain.attempt import ConversationOutcome, Decision
 from scheduler.domain.interview import InterviewStatus, NewAgent, NewCandidate, NewJob
 from scheduler.domain.refusals import Refused
 
@@ -18,6 +18,9 @@ class CommandKind(StrEnum):
     INVOKE_ATTEMPT = "invoke_attempt"
     RESCHEDULE_ATTEMPT = "reschedule_attempt"
     DELETE_ATTEMPT = "delete_attempt"
+
+    # Given by voice servers only.
+    REPORT_OUTCOME = "report_outcome"
 
     # Given by operators only.
     DECIDE_OUTCOME = "decide_outcome"
@@ -61,7 +64,7 @@ class CommandState(StrEnum):
     """Failed five times for an unknown reason. It blocks further commands of its own interview only."""
 
 
-TimeName = Literal["scheduledAt", "scheduleTime"]
+TimeName = Literal["scheduledAt", "scheduleTime", "callBackAt"]
 """The field name that the client used for a time. Refusals of the time use the same name."""
 
 
@@ -143,6 +146,18 @@ class DeleteAttempt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportOutcome:
+    """Record the outcome of an answered call, and create the attempt that follows from it."""
+
+    interview_id: UUID
+    attempt_id: UUID
+    outcome: ConversationOutcome
+    call_back_at: str | None = None
+    """The client's text. With `CALL_BACK` only."""
+    note: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecideOutcome:
     """Record an operator's decision about an attempt whose outcome is unknown. `DID_NOT_RING` also calls again."""
 
@@ -172,6 +187,7 @@ Request = (
     | InvokeAttempt
     | RescheduleAttempt
     | DeleteAttempt
+    | ReportOutcome
     | DecideOutcome
     | CancelAttempt
 )
@@ -184,6 +200,7 @@ KIND_OF: dict[type[Request], CommandKind] = {
     InvokeAttempt: CommandKind.INVOKE_ATTEMPT,
     RescheduleAttempt: CommandKind.RESCHEDULE_ATTEMPT,
     DeleteAttempt: CommandKind.DELETE_ATTEMPT,
+    ReportOutcome: CommandKind.REPORT_OUTCOME,
     DecideOutcome: CommandKind.DECIDE_OUTCOME,
     CancelAttempt: CommandKind.CANCEL_ATTEMPT,
 }

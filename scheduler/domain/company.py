@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from scheduler.domain.call import DetectionTuning, MachineDetection
 from scheduler.domain.interview import AgentFocus
 
 ALARM = "ALARM: "
@@ -114,7 +115,9 @@ class CompanySettings:
     intervals: tuple[CallTimeInterval, ...] = DEFAULT_INTERVALS
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     limits: CallLimits = field(default_factory=CallLimits)
-    machine_detection: bool = True
+    machine_detection: MachineDetection = MachineDetection.ASYNC
+    """Companies of versions before 0.3.0 have SYNC or OFF."""
+    detection_tuning: DetectionTuning = field(default_factory=DetectionTuning)
     offset_must_match_number: bool = False
     allowed_countries: frozenset[str] | None = None
 

@@ -101,6 +101,8 @@ class Principal:
 # --- An API key: its principal, its rate limits and its state
 
 
+VOICE = "voice"
+"""The scope of a voice server: it finds its call by the call's token."""
 MAX_NAME = 100
 """Characters. Companies see the name of a key in the history of their calls."""
 

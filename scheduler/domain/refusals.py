@@ -226,6 +226,18 @@ class CallAttemptInProgress(Conflict):
     """A call may be in progress. Wait until it has ended."""
 
 
+class CallNotAnswered(Conflict):
+    """No person has answered this call as far as the carrier has reported. Report the outcome again in a moment."""
+
+
+class OutcomeReported(Conflict):
+    """Another outcome of this call was reported before, or none in time. See details.outcome."""
+
+
+class TooManyCallBacks(Conflict):
+    """At most 3 calls of a chain can follow from a time that the person named. Report another outcome."""
+
+
 class CallAttemptNotPending(Conflict):
     """Only a pending call attempt can be rescheduled. Invoke a new one instead."""
 

@@ -112,6 +112,7 @@ class EventType(StrEnum):
     ATTEMPT_UNKNOWN = "call_attempt.unknown"
     ATTEMPT_DECIDED = "call_attempt.decided"
     ATTEMPT_PROVEN = "call_attempt.proven"
+    ATTEMPT_REPORTED = "call_attempt.reported"
     COMMAND_APPLIED = "command.applied"
     BATCH_COMPLETED = "batch.completed"
     COMPANY_PAUSED = "company.paused"

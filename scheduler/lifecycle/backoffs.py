@@ -13,6 +13,7 @@ from uuid import UUID
 
 from scheduler.domain.call import Accepted, CarrierAnswer, NeverTaken
 from scheduler.lifecycle import breaker as breakers
+from scheduler.lifecycle import voice_server
 from scheduler.lifecycle.breaker import PERMISSIONS, Breaker
 
 T = TypeVar("T")
@@ -108,7 +109,7 @@ def judge(
     causes = [(where, cause) for where, answer in answers if (cause := breakers.cause_of(answer)) is not None]
     judged = account
     if worked and not account.is_down and not any(breakers.opens_at_once(cause) for _, cause in causes):
-        judged = Breaker()
+        judged = _after_work(account, [answer for _, answer in worked], now)
     judged = _after_those_that_failed(judged, held, causes, {where.of_caller for where, _ in worked}, companies, now)
     for where, answer in answers:
         if isinstance(answer, NeverTaken) and answer.cause in PERMISSIONS:
@@ -121,6 +122,25 @@ def judge(
         if each.breaker.is_down and (scope not in backoffs or backoffs[scope].breaker != each.breaker)
     )
     return Verdict(account=judged, backoffs=held, opened=opened)
+
+
+def with_refused_countries(
+    answers: Sequence[tuple[Where, CarrierAnswer]], blocked: Collection[str]
+) -> list[tuple[Where, CarrierAnswer]]:
+    """Read the answer that a number is blocked as a refused country, for countries with several blocked numbers."""
+    refused = NeverTaken(cause="COUNTRY_REFUSED")
+    return [
+        (where, refused if breakers.is_number_blocked(answer) and where.country in blocked else answer)
+        for where, answer in answers
+    ]
+
+
+def _after_work(account: Breaker, worked: Sequence[CarrierAnswer], now: datetime) -> Breaker:
+    """Compute the account's breaker after good answers. A trial of the voice server is decided only later."""
+    if voice_server.is_down(account):  # guard: voice_trial
+        is_placed = any(isinstance(answer, Accepted) for answer in worked)
+        return voice_server.after_trial_was_placed(account, now) if is_placed else account
+    return Breaker()
 
 
 def _after_those_that_worked(backoffs: Backoffs, worked: Sequence[tuple[Where, CarrierAnswer]]) -> dict[Scope, Backoff]:
@@ -152,7 +172,7 @@ def _after_those_that_failed(
     """Compute the account's breaker and update `held`. `working` are callers with a successful call."""
     for where, cause in causes:
         if cause in breakers.NEEDS_A_PERSON:
-            account = breakers.after_failure(account, cause, now)
+            account = _after_failure(account, cause, now)
         elif not account.is_down and (where.of_caller not in working or breakers.opens_at_once(cause)):
             account = _after_one_that_failed(account, held, where, cause, companies, now)
     return account
@@ -163,7 +183,7 @@ def _after_one_that_failed(
 ) -> Breaker:
     """Compute the account's breaker and update `held`. The failures of an only company open the account's."""
     if companies <= 1:
-        return breakers.after_failure(account, cause, now)
+        return _after_failure(account, cause, now)
     before = held.get(where.of_caller, Backoff(scope=where.of_caller, breaker=Breaker()))
     if before.is_permission and before.breaker.is_down:
         return account
@@ -177,7 +197,15 @@ def _after_one_that_failed(
         for each in held.values()
         if each.scope.company_id is not None and each.speaks_of_the_carrier and each.breaker.failures
     }
-    return breakers.after_failure(account, cause, now, may_open=len(failing) > 1)
+    return _after_failure(account, cause, now, may_open=len(failing) > 1)
+
+
+def _after_failure(account: Breaker, cause: str, now: datetime, *, may_open: bool = True) -> Breaker:
+    """Compute the account's breaker. A failure of the carrier does not end an outage of the voice server."""
+    judged = breakers.after_failure(account, cause, now, may_open=may_open)
+    if voice_server.is_down(account):  # guard: voice_cause
+        judged = voice_server.after_carrier_failure(account, judged)
+    return judged
 
 
 def _refuse(held: dict[Scope, Backoff], scope: Scope, cause: str, now: datetime) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome
 from scheduler.domain.explanation import Block, Rule
 from scheduler.domain.refusals import NumberNotAllowed, TimezoneUnknown
+from scheduler.lifecycle import voice_server
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.capacity import kept_places, leaves_kept_places
@@ -57,6 +58,10 @@ class Situation:
     company_deleted: bool
     interview_over: bool
     breaker: Breaker
+    refused_by: ConversationOutcome | None = None
+    """WRONG_PERSON or OPTED_OUT, if an earlier conversation has reported that for this number."""
+    refusal_waiting_since: datetime | None = None
+    """The receipt of an accepted refusal of this number that is not applied yet, in any interview of the company."""
     backoff: Backoff | None = None
     """The back-off of its caller number or country, or None."""
     database_skew: timedelta = timedelta()
@@ -81,9 +86,20 @@ def of_number(callee: Callee) -> Block | None:
     return None
 
 
+_REFUSED = {
+    ConversationOutcome.WRONG_PERSON: Block(
+        rule=Rule.WRONG_NUMBER,
+        detail="An earlier call to this number has reached another person. Correct the candidate's number.",
+    ),
+    ConversationOutcome.OPTED_OUT: Block(
+        rule=Rule.OPTED_OUT,
+        detail="The person at this number has asked for no further calls. No later command removes this rule.",
+    ),
+}
 _WAITS_FOR = {
     Rule.ACCOUNT_PAUSED: "the end of the pause",
     Rule.CARRIER_DOWN: "the carrier",
+    Rule.VOICE_SERVER_DOWN: "the voice server",
     Rule.CARRIER_REFUSES_COUNTRY: "the carrier's permission for the country",
     Rule.CARRIER_REFUSES_CALLER: "the carrier's permission for the caller id",
     Rule.CARRIER_FAILS_CALLER: "the carrier",
@@ -94,6 +110,8 @@ _WAITS_FOR = {
     Rule.EXPIRED: "its end",
     Rule.NUMBER_MISSING: "a number that may be called",
     Rule.NUMBER_NOT_ALLOWED: "a number that may be called",
+    Rule.WRONG_NUMBER: "another number of the candidate",
+    Rule.OPTED_OUT: "another number of the candidate",
     Rule.TIMEZONE_UNKNOWN: "a time zone",
     Rule.CONSENT_EXPIRED: "its end",
     Rule.NOT_DUE: "its time",
@@ -143,10 +161,14 @@ def _stops(situation: Situation, now: datetime) -> Iterator[Block]:
         yield Block(rule=Rule.ACCOUNT_PAUSED, detail=f"All calls are paused: {situation.account_paused}")
     if breaker.is_down:
         probed_at = breaker.down_until
+        is_voice = voice_server.is_down(breaker)
+        why = (
+            "The voice server gives no instructions" if is_voice else f"The carrier accepts no calls ({breaker.cause})"
+        )
         yield Block(
-            rule=Rule.CARRIER_DOWN,
+            rule=Rule.VOICE_SERVER_DOWN if is_voice else Rule.CARRIER_DOWN,
             until=probed_at if probed_at is not None and probed_at > now else None,
-            detail=f"The carrier accepts no calls ({breaker.cause}). It is checked again at that time.",
+            detail=f"{why}. It is checked again at that time.",
         )
     if situation.backoff is not None and situation.backoff.breaker.is_down:  # guard: look_backoff
         yield _waits_by_itself(situation.backoff, now)
@@ -160,6 +182,11 @@ def _stops(situation: Situation, now: datetime) -> Iterator[Block]:
         yield Block(
             rule=Rule.COMMAND_WAITING,
             detail="A command for this interview was accepted but not applied yet.",
+        )
+    if situation.refusal_waiting_since is not None and not situation.command_waiting:  # guard: accepted_refusal
+        yield Block(
+            rule=Rule.COMMAND_WAITING,
+            detail="A report was accepted but not applied yet: the person at this number wants no further calls.",
         )
 
 
@@ -185,6 +212,8 @@ def _times(situation: Situation, now: datetime, policy: Policy) -> Iterator[Bloc
     number_block = of_number(callee)
     if number_block is not None:
         yield number_block
+    if situation.refused_by is not None:  # guard: look_refused
+        yield _REFUSED[situation.refused_by]
     try:
         clocks = deciding_clocks(attempt, callee, now)
         consent_over = consent_is_over_on_any(clocks, callee.consent_until, now)

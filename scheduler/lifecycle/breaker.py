@@ -26,6 +26,16 @@ BREAKS_OFF = frozenset({"NO_ANSWER_IN_TIME", "ANSWER_BROKE_OFF"})
 PERMISSIONS = frozenset({"COUNTRY_REFUSED", "CALLER_REFUSED"})
 """Permissions that our account lacks. A new try succeeds only after an operator has obtained them: see `backoffs`."""
 
+NUMBER_BLOCKED = "NUMBER_BLOCKED"
+"""The carrier blocks one number. Only its line waits, unless other numbers of its country are blocked too."""
+
+COUNTRY_BLOCKED_AFTER = 2
+COUNTRY_BLOCKED_WITHIN = timedelta(hours=1)
+"""This many distinct blocked numbers of a country within this time count as a refused country."""
+
+_BLOCKED_WAITS = (timedelta(hours=1), timedelta(days=1))
+"""The wait of an attempt whose number the carrier blocks, by the number of refusals in a row; the last one repeats."""
+
 OF_ALL_CALLS = NEEDS_A_PERSON | {"NEVER_CONNECTED", "THROTTLED", "QUEUE_FULL"}
 """Causes that affect the calls of every company. All others are about one company's number or order."""
 
@@ -65,6 +75,11 @@ class Breaker:
     def is_probe_overdue(self, now: datetime) -> bool:
         """Return whether the carrier should have been probed by now, and no worker has begun to."""
         return self.down_until is not None and not self.is_on_trial and now >= self.down_until + PROBED_WITHIN
+
+
+def is_number_blocked(answer: CarrierAnswer) -> bool:
+    """Return whether the carrier blocks the number of this order."""
+    return isinstance(answer, NeverTaken) and answer.cause == NUMBER_BLOCKED
 
 
 def shows_that_it_works(answer: CarrierAnswer) -> bool:
@@ -156,9 +171,10 @@ def after_question_in_vain(breaker: Breaker, cause: str, now: datetime) -> Break
     return Breaker(failures=failures, down_until=_next_wait(failures, now), cause=cause, trials=breaker.trials)
 
 
-def not_placed_delay(times_before: int) -> timedelta:
+def not_placed_delay(times_before: int, cause: str | None = None) -> timedelta:
     """Compute how long an attempt waits that the carrier did not accept, by the number of times before in a row."""
-    return BACK_OFF[min(times_before, len(BACK_OFF) - 1)]
+    waits = _BLOCKED_WAITS if cause == NUMBER_BLOCKED else BACK_OFF
+    return waits[min(times_before, len(waits) - 1)]
 
 
 def _next_wait(failures: int, now: datetime) -> datetime:

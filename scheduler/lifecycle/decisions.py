@@ -1,33 +1,37 @@
 """Decisions about attempts: pure functions from a situation and `now` to events."""
 
 import contextlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from scheduler.domain import attempt as events
 from scheduler.domain import command as commands
 from scheduler.domain.attempt import Attempt, AttemptState, Event, HangUpCause, Phase, Reason
 from scheduler.domain.call import (
     Accepted,
-    AnsweredBy,
     AnswerUnknown,
+    CalleeClock,
     CallNews,
     CallProgress,
     CallStatus,
     CarrierAnswer,
-    FailureCause,
     NeverTaken,
     NumberRefused,
     Withheld,
 )
 from scheduler.domain.explanation import Block, Rule
 from scheduler.domain.refusals import CallAttemptInProgress, TimezoneUnknown
-from scheduler.lifecycle import scheduling
+from scheduler.lifecycle import look_records, scheduling, verdicts
 from scheduler.lifecycle.blocks import Situation, blocks
 from scheduler.lifecycle.breaker import BACK_OFF, not_placed_delay
-from scheduler.lifecycle.policy import DEFERRED_DELAY, MAX_CLOCK_SKEW, POLL_AFTER_RING, Policy
+from scheduler.lifecycle.call_reasons import may_lack_instructions, may_name_a_cause, names_no_cause, reason_of
+from scheduler.lifecycle.policy import DEFERRED_DELAY, MAX_CLOCK_SKEW, POLL_AFTER_RING, VERDICT_WAIT, Policy
+from scheduler.lifecycle.state_machine import is_busy, is_over
 
 _NO_OPENING_DELAY = timedelta(days=1)
+_LONGEST_RECHECK = timedelta(minutes=10)
 
 
 # ---- submit: an impossible command is refused immediately
@@ -64,6 +68,8 @@ class GoAhead:
 
     leave_by: datetime
     """The last instant for sending. Later the phone may not ring long enough, or not at all."""
+    look: Mapping[str, Any] = field(repr=False)
+    """The record of this look, for the evidence of the call."""
 
 
 class NotMine:
@@ -91,17 +97,20 @@ def on_last_look(
         return (events.Deferred(due_at=soon, cause="CLOCK_SKEW"),)
     blocking = blocks(situation, now, policy)
     if not blocking:
-        return GoAhead(leave_by=_leave_by(situation, attempt.lease_until, now, policy))
-    return _put_back(blocking[0], now, soon)
+        clocks = scheduling.deciding_clocks(attempt, situation.callee, now)
+        leave_by = _leave_by(situation, clocks, attempt.lease_until, now, policy)
+        return GoAhead(leave_by=leave_by, look=look_records.record_of(clocks, situation.callee, now, leave_by, policy))
+    return _put_back(situation, blocking[0], now, soon)
 
 
-def _leave_by(situation: Situation, lease_until: datetime, now: datetime, policy: Policy) -> datetime:
+def _leave_by(
+    situation: Situation, clocks: Sequence[CalleeClock], lease_until: datetime, now: datetime, policy: Policy
+) -> datetime:
     """Compute the earliest end of lease, interview and consent, and of the last start before closing.
 
     Only for an attempt without blocks at `now`. The end of consent is exact within the validity of a last look.
     """
     attempt, callee = situation.attempt, situation.callee
-    clocks = scheduling.deciding_clocks(attempt, callee, now)
     ends = [lease_until, attempt.expires_at, scheduling.last_start(clocks, callee.settings, now, policy)]
     # A day ends at a whole second on every clock.
     seconds = [now.replace(microsecond=0) + timedelta(seconds=ahead) for ahead in (1, 2)]
@@ -109,7 +118,7 @@ def _leave_by(situation: Situation, lease_until: datetime, now: datetime, policy
     return min(ends)
 
 
-def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
+def _put_back(situation: Situation, block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
     cause = block.rule.value
     match block.rule:
         case Rule.EXPIRED:
@@ -124,12 +133,27 @@ def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
                 ),
             )
         case (
-            Rule.CARRIER_DOWN | Rule.CARRIER_REFUSES_COUNTRY | Rule.CARRIER_REFUSES_CALLER | Rule.CARRIER_FAILS_CALLER
+            Rule.CARRIER_DOWN
+            | Rule.VOICE_SERVER_DOWN
+            | Rule.CARRIER_REFUSES_COUNTRY
+            | Rule.CARRIER_REFUSES_CALLER
+            | Rule.CARRIER_FAILS_CALLER
         ) if block.until is not None:
             # The wait for the carrier has this maximum: a later end was written by a wrong clock.
             return (events.Deferred(due_at=min(max(block.until, soon), now + BACK_OFF[-1]), cause=cause),)
-        case Rule.WINDOW_CLOSED | Rule.TIMEZONE_UNKNOWN | Rule.NUMBER_MISSING | Rule.NUMBER_NOT_ALLOWED:
+        case (
+            Rule.WINDOW_CLOSED
+            | Rule.TIMEZONE_UNKNOWN
+            | Rule.NUMBER_MISSING
+            | Rule.NUMBER_NOT_ALLOWED
+            | Rule.WRONG_NUMBER
+            | Rule.OPTED_OUT
+        ):
             return (events.Deferred(due_at=now + _NO_OPENING_DELAY, cause=cause),)  # held, never placed
+        case Rule.COMMAND_WAITING if situation.refusal_waiting_since is not None:
+            # The claim does not test it. As long again as it has waited: in quarantine it may wait for days.
+            waited = min(now - situation.refusal_waiting_since, _LONGEST_RECHECK)  # guard: refusal_recheck
+            return (events.Deferred(due_at=max(soon, now + waited), cause=cause),)
         case _:
             return (events.Deferred(due_at=soon, cause=cause),)
 
@@ -151,11 +175,13 @@ def on_answer(
                 return (placed, events.HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING))
             return (placed,)
         case NeverTaken():
-            return (events.NotPlaced(due_at=now + not_placed_delay(attempt.not_placed), cause=answer.cause),)
+            delay = not_placed_delay(attempt.not_placed, answer.cause)
+            return (events.NotPlaced(due_at=now + delay, cause=answer.cause),)
         case Withheld():
             return (events.Deferred(due_at=now + DEFERRED_DELAY, cause=answer.cause),)
         case NumberRefused():
-            return (events.Ended(reason=Reason.INVALID_NUMBER, ended_at=now),)
+            reason = Reason.UNREACHABLE if answer.may_be_outage else Reason.INVALID_NUMBER
+            return (events.Ended(reason=reason, ended_at=now),)
         case AnswerUnknown():
             return (events.AnswerLost(look_at=now, cause=answer.cause),)
     raise TypeError(f"no rule for {type(answer).__name__}")
@@ -207,44 +233,6 @@ class AskTheCarrier:
     """The news alone is no proof, so the carrier must be polled about this call immediately."""
 
 
-_REASON_OF = {
-    CallStatus.BUSY: Reason.BUSY,
-    CallStatus.NO_ANSWER: Reason.NO_ANSWER,
-    CallStatus.CANCELLED: Reason.CANCELLED_AT_CARRIER,
-}
-_SIP_REASONS = {
-    404: Reason.INVALID_NUMBER,
-    410: Reason.INVALID_NUMBER,
-    484: Reason.INVALID_NUMBER,
-    604: Reason.INVALID_NUMBER,
-    486: Reason.BUSY,
-    600: Reason.BUSY,
-    603: Reason.DECLINED,
-    607: Reason.DECLINED,
-}
-"""Final responses about the number or the person (RFC 3261 section 21 and RFC 8197)."""
-
-
-def reason_of(news: CallNews) -> Reason:
-    """Derive the reason for the end of a call, from the news of its end."""
-    if news.status is CallStatus.COMPLETED:
-        machine = news.answered_by in {AnsweredBy.MACHINE, AnsweredBy.FAX}
-        return Reason.VOICEMAIL if machine else Reason.ANSWERED
-    if news.status is CallStatus.FAILED and news.cause is FailureCause.NUMBER:
-        return Reason.INVALID_NUMBER
-    if news.status is CallStatus.FAILED:
-        return _SIP_REASONS.get(news.sip_code or 0, Reason.CARRIER_ERROR)
-    return _REASON_OF[news.status]
-
-
-def names_no_cause(news: CallNews) -> bool:
-    """Return whether the call failed and a poll returned no cause, which only a callback could have reported.
-
-    A callback without a code means that there was no cause.
-    """
-    return news.status is CallStatus.FAILED and news.token is None and news.cause is None
-
-
 def on_news(
     attempt: Attempt, news: CallNews, callee: scheduling.Callee | None, now: datetime, policy: Policy
 ) -> tuple[Event, ...] | Alarm | AskTheCarrier:
@@ -261,6 +249,8 @@ def on_news(
     if attempt.state is AttemptState.PENDING:
         cause = "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
         return Alarm(cause=cause, stray_sid=_unanswered(news), live_sids=live_sids(news))
+    if attempt.hung_up_at is not None and is_busy(attempt):
+        return _on_news_of_an_ended_call(attempt, news, now, policy)
     if attempt.reason is Reason.OUTCOME_UNKNOWN:
         return _late_proof(attempt, news, now, policy)
     if attempt.state is not AttemptState.IN_PROGRESS:
@@ -272,25 +262,35 @@ def on_news(
 
 def _on_news_of_a_call_in_progress(
     attempt: Attempt, news: CallNews, callee: scheduling.Callee | None, now: datetime, policy: Policy
-) -> tuple[Event, ...]:
+) -> tuple[Event, ...] | AskTheCarrier:
     found: list[Event] = []
+    known = _with_what_was_heard(attempt, news)
+    if may_lack_instructions(known, policy):  # guard: short_call
+        is_named = attempt.phase is Phase.PLACED
+        return AskTheCarrier() if is_named else (events.Placed(call_sid=news.call_sid, look_at=now),)
+    if attempt.sip_code is not None and news.token is not None:
+        return ()  # its end was heard
     if attempt.phase is not Phase.PLACED:
         look_at = now + policy.ring_timeout + POLL_AFTER_RING
         if news.status is CallStatus.QUEUED:
             look_at = poll_of_queued(attempt, callee, look_at, now, policy)
         found.append(events.Placed(call_sid=news.call_sid, look_at=look_at))
-    answered_by = news.answered_by or attempt.answered_by
+    if may_name_a_cause(known, attempt.called_number, policy):  # guard: unread_cause
+        return (*found, events.CauseAwaited(sip_code=news.sip_code or 0, look_at=now))
     if news.rank is CallProgress.OVER:
-        known = replace(news, answered_by=answered_by)
-        found.append(
-            events.Ended(
-                reason=reason_of(known),
-                ended_at=now,
-                answered_by=answered_by,
-                duration=news.duration,
-                cause_is_known=not names_no_cause(news),
+        if verdicts.awaits(attempt, known, now):
+            found.append(verdicts.awaited(news, look_at=now + VERDICT_WAIT))
+        else:
+            found.append(
+                events.Ended(
+                    reason=reason_of(known, attempt.called_number, attempt.outcome),
+                    ended_at=now,
+                    answered_by=known.answered_by,
+                    instructions_failed=_newly_failed(attempt, news),
+                    duration=news.duration,
+                    cause_is_known=not names_no_cause(known),
+                )
             )
-        )
     else:
         found += _progress(attempt, news)
     if news.status is CallStatus.QUEUED and attempt.hang_up is None and _may_not_ring(attempt, callee, now, policy):
@@ -299,9 +299,55 @@ def _on_news_of_a_call_in_progress(
 
 
 def _progress(attempt: Attempt, news: CallNews) -> tuple[Event, ...]:
-    if news.rank <= attempt.heard_rank:  # guard: rank
+    failed = _newly_failed(attempt, news)
+    if news.rank <= attempt.heard_rank and not failed:  # guard: rank
+        return verdicts.heard(attempt, news)
+    return (events.Progressed(rank=news.rank, answered_by=news.answered_by, instructions_failed=failed),)
+
+
+def _newly_failed(attempt: Attempt, news: CallNews) -> bool | None:
+    """Return True if this news is the first to report that the voice server gave no instructions, or None."""
+    return True if news.instructions_failed and not attempt.instructions_failed else None
+
+
+def _with_what_was_heard(attempt: Attempt, news: CallNews) -> CallNews:
+    """Add to the news of an end the facts that earlier news of the same call reported."""
+    if attempt.sip_code is None and attempt.answered_by is None and not attempt.instructions_failed:
+        return news
+    return replace(
+        news,
+        sip_code=attempt.sip_code if news.sip_code is None else news.sip_code,
+        answered_by=news.answered_by or attempt.answered_by,
+        instructions_failed=True if attempt.instructions_failed else news.instructions_failed,
+    )
+
+
+def _on_news_of_an_ended_call(
+    attempt: Attempt, news: CallNews, now: datetime, policy: Policy
+) -> tuple[Event, ...] | AskTheCarrier:
+    """End a call that waits for its verdict, if the news contains the verdict, or if the wait is over.
+
+    The news of its end was heard before: whatever the status of later news is, it cannot change the end. A short call
+    whose end was proven late waits for a poll, which reads its notifications.
+    """
+    assert attempt.hung_up_at is not None
+    known = _with_what_was_heard(attempt, verdicts.heard_end(attempt, news))
+    is_polled = news.token is None
+    if is_over(attempt) and not is_polled and may_lack_instructions(known, policy):  # guard: late_short_call
+        return AskTheCarrier()
+    if verdicts.awaits(attempt, known, now):
         return ()
-    return (events.Progressed(rank=news.rank, answered_by=news.answered_by),)
+    reason = reason_of(known, attempt.called_number, attempt.outcome)
+    facts: dict[str, Any] = {
+        "reason": reason,
+        "ended_at": min(attempt.hung_up_at, now),
+        "answered_by": known.answered_by,
+        "instructions_failed": _newly_failed(attempt, known),
+        "duration": attempt.duration or news.duration,
+    }
+    if attempt.state is AttemptState.IN_PROGRESS:
+        return (events.Ended(**facts),)
+    return (events.Proven(call_sid=known.call_sid, **facts),)
 
 
 def _unanswered(news: CallNews) -> str | None:
@@ -350,19 +396,34 @@ def is_old_news(closed_sid: str | None, news: CallNews) -> bool:
     return news.status is CallStatus.CANCELLED or news.rank < CallProgress.DIALLED
 
 
-def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy) -> tuple[Event, ...]:
+def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy) -> tuple[Event, ...] | AskTheCarrier:
+    known = _with_what_was_heard(attempt, news)
+    if may_lack_instructions(known, policy):
+        if attempt.look_at is not None:
+            return AskTheCarrier()
+        return (verdicts.awaited(news, look_at=now),)  # it has ended: see `_on_news_of_an_ended_call`
     if news.rank is not CallProgress.OVER:
-        if attempt.call_sid is not None and news.rank <= attempt.heard_rank:
-            return ()
-        look_at = now + policy.ring_timeout + POLL_AFTER_RING
-        return (events.LegSeen(call_sid=news.call_sid, rank=news.rank, look_at=look_at, answered_by=news.answered_by),)
-    answered_by = news.answered_by or attempt.answered_by
+        failed = _newly_failed(attempt, news)
+        if attempt.call_sid is not None and news.rank <= attempt.heard_rank and not failed:
+            return verdicts.heard(attempt, news)
+        return (
+            events.LegSeen(
+                call_sid=news.call_sid,
+                rank=news.rank,
+                look_at=now + policy.ring_timeout + POLL_AFTER_RING,
+                answered_by=news.answered_by,
+                instructions_failed=failed,
+            ),
+        )
+    if verdicts.awaits(attempt, known, now):
+        return (verdicts.awaited(news, look_at=now + VERDICT_WAIT),)
     return (
         events.Proven(
-            reason=reason_of(replace(news, answered_by=answered_by)),
+            reason=reason_of(known, attempt.called_number, attempt.outcome),
             call_sid=news.call_sid,
             ended_at=now,
-            answered_by=answered_by,
+            answered_by=known.answered_by,
+            instructions_failed=_newly_failed(attempt, news),
             duration=news.duration,
         ),
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from scheduler.domain import attempt as events
-from scheduler.domain.attempt import Attempt, AttemptState, Event, Phase
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Event, Phase
 from scheduler.domain.batch import Batch
 from scheduler.domain.call import AnsweredBy, CallProgress
 from scheduler.domain.command import Command, Refusal
@@ -20,8 +20,13 @@ NOT_REPORTED: Mapping[type[Event], str] = {
     events.Claimed: "the call may still be put off; its start is reported once the carrier has it, or may have it",
     events.ExpiryMoved: "a client did it, and the call keeps its time",
     events.HangUpWanted: "the end of the call is reported",
+    events.VerdictHeard: "the end of the call is reported, with the reason that follows from it",
+    events.VerdictAwaited: "the end of the call is reported once it is known who answered",
+    events.CauseAwaited: "the end of the call is reported once its cause was looked up",
     events.LegSeen: "the end of the call is reported as proof",
     events.Deleted: "a client removed an attempt that has ended",
+    events.OutcomeAwaited: "the end of the call is reported, and its outcome will be",
+    events.NotReported: "the end of the interview is reported",
 }
 """Events of attempts that no partner event reports, with the reason."""
 
@@ -34,6 +39,7 @@ _PLAIN: Mapping[type[Event], EventType] = {
     events.Expired: EventType.ATTEMPT_EXPIRED,
     events.ConsentEnded: EventType.ATTEMPT_EXPIRED,
     events.Decided: EventType.ATTEMPT_DECIDED,
+    events.Reported: EventType.ATTEMPT_REPORTED,
 }
 """Events of attempts that are always reported, by the same type."""
 
@@ -184,6 +190,8 @@ def _of(attempt: Attempt, type_: EventType, *, about: UUID | None = None, **more
     data: dict[str, object] = {"status": attempt.state.value, "retryNumber": attempt.retry_number}
     if attempt.reason is not None:
         data["reasonCode"] = attempt.reason.value
+    if attempt.outcome is not None:
+        data["outcome"] = attempt.outcome.value
     if attempt.state is AttemptState.PENDING:
         data["dueAt"] = _text_of(attempt.due_at)
         if attempt.schedule.clock.zones:
@@ -204,6 +212,8 @@ def _of_interview(interview: Interview, now: datetime, cause: Attempt | None = N
         data["dueAt"] = _text_of(interview.scheduled_at)
     if cause is not None and cause.reason is not None:
         data["reasonCode"] = cause.reason.value
+    if cause is not None and cause.outcome not in {None, ConversationOutcome.FINISHED}:
+        data["outcome"] = cause.outcome
     return NewEvent(
         type=_OF_STATUS[interview.status],
         company_id=interview.company_id,

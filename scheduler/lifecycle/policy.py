@@ -42,8 +42,12 @@ LOOK_TO_END = timedelta(seconds=2)
 DEFERRED_DELAY = timedelta(seconds=5)
 MAX_AHEAD = timedelta(days=30)
 PAST_ALLOWANCE = timedelta(seconds=60)
+CALL_BACK_GAP = timedelta(minutes=1)
+"""The time after a report from which another call is offered, if the time that it names is over."""
 DEFAULT_LIFE = timedelta(days=7)
 """The time from an interview's first due time to its expiry."""
+TOKEN_LASTS = timedelta(hours=1)
+"""The time after the end of its call for which a token names it. An unknown end counts as the latest possible one."""
 MAX_CLOCK_SKEW = timedelta(seconds=2)
 NOTICED_CLOCK_SKEW = timedelta(milliseconds=250)
 """A clock that is ahead by more than this makes no call earlier. A comparison of clocks is less exact than this."""
@@ -54,11 +58,18 @@ ASK_EVERY = timedelta(seconds=10)
 POLL_AFTER_RING = timedelta(seconds=15)
 POLLS = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10))
 """A placed call without an end is polled 15 s after its ring time, then at these intervals; the last one repeats."""
+VERDICT_WAIT = timedelta(seconds=15)
+"""The time for which an ended call waits for the verdict of asynchronous machine detection.
+
+The carrier sends it within a second of the end, since there is nothing left to listen to. The rest is for its retries.
+"""
 MAX_QUEUE = timedelta(days=1)
 """The longest wait in a carrier's queue. Twilio's queue holds the calls that an account can start within a day."""
 LIST_MARGIN = timedelta(seconds=5)
 """The margin around claim and lease for searches of the carrier's list: its times are whole seconds, clocks differ."""
 
+REPORT_FIRST = timedelta(hours=1)
+"""The longest time after the receipt of a report for which the end of its call waits until it is applied."""
 MAX_AWAITED = timedelta(minutes=1)
 """The longest time after its receipt for which a command is awaited by its request."""
 OWED_AFTER = timedelta(seconds=10)
@@ -88,6 +99,10 @@ class Policy:
     connect_timeout: timedelta = timedelta(seconds=3)
     total_timeout: timedelta = timedelta(seconds=13)
     max_call: timedelta = timedelta(seconds=11400)
+    short_call: timedelta = timedelta(seconds=20)
+    """The notifications of a shorter answered call are read: it may have got no instructions. Zero: of none."""
+    outcome_wait: timedelta = timedelta(seconds=120)
+    """The time after the end of an answered call within which its conversation may report an outcome."""
 
     def __post_init__(self) -> None:
         """Raise UnsafeTimes with the names of two settings whose order would break the protocol."""
@@ -117,6 +132,11 @@ class Policy:
     def room(self) -> timedelta:
         """The time before closing at which a phone must start to ring at the latest."""
         return self.ring_timeout + RING_MARGIN
+
+    @property
+    def longest_call(self) -> timedelta:
+        """The time after its claim by which a call must have been hung up, unless it waits in the carrier's queue."""
+        return self.lease + self.room + self.max_call
 
 
 # --- Gathering: how long a claim waits for attempts that become due soon, so that one claim serves several calls
@@ -174,6 +194,11 @@ def latest_slot(now: datetime, per_second: float) -> datetime:
 def latest_recomputation(now: datetime) -> datetime:
     """Compute the latest instant to which a recomputation of pending attempts is postponed."""
     return now + timedelta(seconds=30)
+
+
+def latest_outcome(now: datetime, policy: Policy) -> datetime:
+    """Compute the latest instant until which the outcome of an answered call is awaited."""
+    return now + policy.outcome_wait + SLACK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,9 +269,11 @@ def due_corrected(attempt: Attempt, now: datetime) -> datetime:
     waits = max(attempt.due_at - attempt.updated_at, timedelta())
     if attempt.due_at != attempt.schedule.due_at:
         waits = min(waits, BACK_OFF[-1])  # deferred, or not placed
+    elif attempt.schedule.requested is not None:
+        return attempt.due_at
     elif attempt.retry_number > 0 and attempt.created_at > latest_written(now):
         waits = max(attempt.due_at - attempt.created_at, timedelta())
-    elif attempt.retry_number == 0 and attempt.schedule.requested is None:
+    elif attempt.retry_number == 0:
         waits = timedelta()  # as soon as may be
     else:
         return attempt.due_at

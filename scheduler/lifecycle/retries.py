@@ -5,14 +5,16 @@ reasons, and Limits next to it, and `_RETRIES` in `api_shim/schemas/company.py`.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, time, timedelta
+from types import MappingProxyType
 
 from scheduler.domain.attempt import Attempt, AttemptState, Decided, Decision, Reason
 from scheduler.domain.call import CalleeClock, Schedule
 from scheduler.domain.command import DecideOutcome
 from scheduler.domain.company import Delay, NextDay
+from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import (
     CallAttemptInProgress,
@@ -21,6 +23,7 @@ from scheduler.domain.refusals import (
     OutcomeNotUnknown,
     TimezoneUnknown,
 )
+from scheduler.lifecycle.conversations import cause_of_retry, retries_before, status_of_answered
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import (
     Callee,
@@ -33,8 +36,12 @@ from scheduler.lifecycle.scheduling import (
 from scheduler.lifecycle.state_machine import has_live_leg
 from scheduler.timing import call_windows
 
-RETRIED = frozenset({Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.CARRIER_ERROR})
-"""A person's decision, a non-existent number and an unknown outcome are never retried."""
+RETRIED = frozenset({Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.CARRIER_ERROR, Reason.INSTRUCTIONS_FAILED})
+"""Retried by the company's `retryPolicy`. UNREACHABLE is retried once: see `is_second_unreachable`. Never retried are a
+person's decision, a non-existent number, a network that blocks the caller id, and an unknown outcome."""
+
+FIXED_DELAYS: Mapping[Reason, timedelta] = MappingProxyType({Reason.INSTRUCTIONS_FAILED: timedelta(minutes=15)})
+"""Delays that no company sets. They are not stored with a company, because release 0.2.0 cannot read them."""
 
 PARTS_OF_THE_DAY = ((time(8), time(12)), (time(12), time(16)), (time(16), time(20)))
 """Half-open, on the callee's clock."""
@@ -75,14 +82,28 @@ def next_attempt(
 
 
 def _delay(ended: Attempt, chain: Collection[Attempt], callee: Callee) -> Delay | None:
-    retry_policy = callee.settings.retry_policy
-    if ended.reason not in RETRIED or ended.retry_number >= retry_policy.max_retries:
+    retry_policy, cause = callee.settings.retry_policy, cause_of_retry(ended)
+    if cause is None or not is_retried(cause) or retries_before(ended) >= retry_policy.max_retries:
         return None
-    delays = retry_policy.delays.get(ended.reason.value, ())
+    if cause in FIXED_DELAYS:
+        return FIXED_DELAYS[cause]
+    if cause is Reason.UNREACHABLE:
+        return None if is_second_unreachable(ended, chain) else NextDay.NEXT_DAY
+    delays = retry_policy.delays.get(cause.value, ())
     if not delays:
         return None
-    earlier_failures = sum(each.reason is ended.reason for each in chain if each.id != ended.id)
+    earlier_failures = sum(cause_of_retry(each) is cause for each in chain if each.id != ended.id)
     return delays[min(earlier_failures, len(delays) - 1)]
+
+
+def is_retried(reason: Reason | None) -> bool:
+    """Return whether an automatic retry may follow this reason."""
+    return reason in RETRIED or reason is Reason.UNREACHABLE
+
+
+def is_second_unreachable(ended: Attempt, chain: Collection[Attempt]) -> bool:
+    """Return whether an earlier attempt of the chain was unreachable too, so that the number is taken as invalid."""
+    return any(each.reason is Reason.UNREACHABLE and each.id != ended.id for each in chain)
 
 
 def _as_retry(ended: Attempt, callee: Callee) -> Attempt:
@@ -148,19 +169,28 @@ def status_after(status: InterviewStatus, attempt: Attempt, *, goes_on: bool) ->
     """Decide the stored status after `attempt` has changed. `goes_on`: another attempt is pending (a retry or invoke).
 
     A cancelled interview stays cancelled when its last call ends. Late proof of an earlier attempt's failure does not
-    change a completed interview.
+    change a completed interview. A failed one goes on if its last call is proven late and the person named a time.
     """
     if status is InterviewStatus.CANCELLED:
         return status
-    after = _AFTER.get(attempt.state, status)
-    if after is InterviewStatus.FAILED and (goes_on or status is InterviewStatus.COMPLETED):
+    after = status_of_answered(attempt) if attempt.reason is Reason.ANSWERED else _AFTER.get(attempt.state, status)
+    if status is InterviewStatus.COMPLETED:
         return status
-    return after
+    return InterviewStatus.SCHEDULED if goes_on and after is not InterviewStatus.COMPLETED else after
 
 
 def may_go_on(interview: Interview) -> bool:
     """Return whether an automatic retry is allowed."""
     return interview.status is InterviewStatus.SCHEDULED and interview.deleted_at is None
+
+
+def may_call_back(interview: Interview) -> bool:
+    """Return whether the person may be called at the time that they named.
+
+    The interview failed if the end of their call was lost. It goes on when that call is proven, unless it was deleted.
+    """
+    is_open = interview.status in {InterviewStatus.SCHEDULED, InterviewStatus.FAILED}
+    return is_open and interview.deleted_at is None
 
 
 def with_status(interview: Interview, status: InterviewStatus, now: datetime) -> Interview:
@@ -207,3 +237,16 @@ def newer_than(attempt: Attempt, of_interview: Sequence[Attempt]) -> Sequence[At
 def may_replace(newer: Attempt) -> bool:
     """Return True if a newer attempt rules out another call. A cancelled attempt called no person."""
     return newer.state is not AttemptState.CANCELLED
+
+
+def rules_out_call_back(newer: Attempt) -> bool:
+    """Return True if no call at an earlier named time follows: a newer attempt called, or a person cancelled it."""
+    if newer.reason is Reason.CANCELLED_BY_USER:  # guard: cancelled_call
+        return True
+    return may_replace(newer)
+
+
+def was_left(history: Iterable[HistoryEntry]) -> bool:
+    """Return True if an operator has decided that no call follows, also if a call was found after the decision."""
+    decisions = {each.detail.get("decision") for each in history if each.event == Decided.name}
+    return bool(decisions - {Decision.DID_NOT_RING.value})

@@ -63,7 +63,7 @@ def on_request(
         due_at = _explicit(requested, clock, callee, received_at, policy)
         earliest_at = due_at
     _must_consent(clock, callee.consent_until, due_at)
-    warnings = _offset_warning(clock, callee, due_at)
+    warnings = offset_warnings(clock, callee, due_at)
     return schedule_on(clock, callee, requested=text, due_at=due_at, earliest_at=earliest_at), warnings
 
 
@@ -170,10 +170,27 @@ def _explicit(requested: RequestedTime, clock: CalleeClock, callee: Callee, now:
         timezone=zone_text,
         timezoneSource=clock.source.value,
         callTimeIntervals=time_texts.intervals_as_json(intervals),
-        nextAllowedAt=_utc_text(next_at) if next_at else None,
-        nextAllowedScheduledAt=_as_requested(next_at, requested, clock, callee, now) if next_at else None,
+        **_next_allowed(next_at, requested, clock, callee, now),
         reason="CLOSING" if closing else "CLOSED",
     )
+
+
+def next_allowed(text: str, callee: Callee, now: datetime, policy: Policy) -> dict[str, str | None]:
+    """Find the first allowed time from `now` on, as an instant and in the form of the request."""
+    requested = requested_time.read(text)
+    clock = _clock(requested, callee)
+    start = now.replace(microsecond=0) + timedelta(seconds=1)
+    next_at = call_windows.next_open(clock, callee.settings.intervals, start, room=policy.room)
+    return _next_allowed(next_at, requested, clock, callee, now)
+
+
+def _next_allowed(
+    next_at: datetime | None, requested: RequestedTime, clock: CalleeClock, callee: Callee, now: datetime
+) -> dict[str, str | None]:
+    return {
+        "nextAllowedAt": _utc_text(next_at) if next_at else None,
+        "nextAllowedScheduledAt": _as_requested(next_at, requested, clock, callee, now) if next_at else None,
+    }
 
 
 def local_time_text(clock: CalleeClock, instant: datetime) -> str:
@@ -271,7 +288,8 @@ def consent_is_over_on_any(clocks: Sequence[CalleeClock], until: date, instant: 
     return any(consent_is_over(clock, until, instant) for clock in clocks)
 
 
-def _offset_warning(clock: CalleeClock, callee: Callee, due_at: datetime) -> tuple[ScheduleWarning, ...]:
+def offset_warnings(clock: CalleeClock, callee: Callee, due_at: datetime) -> tuple[ScheduleWarning, ...]:
+    """Warn of an offset that the number does not have then (F2-3). Raises OffsetMustMatchNumber."""
     if clock.source is not TimezoneSource.OFFSET or callee.number is None or not callee.number.zones:
         return ()
     if _is_an_offset_of_the_number(clock, callee, due_at):

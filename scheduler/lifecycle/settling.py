@@ -6,8 +6,11 @@ from datetime import datetime
 
 from scheduler.domain.attempt import AnswerLost, Attempt, Phase, ProofMissing
 from scheduler.domain.call import CallNews, CallProgress, CallStatus, ListedCall
+from scheduler.lifecycle import verdicts
+from scheduler.lifecycle.call_reasons import may_lack_instructions
 from scheduler.lifecycle.decisions import Alarm, live_sids
 from scheduler.lifecycle.policy import ASK_EVERY, LIST_MARGIN, MAX_QUEUE, POLLS, Policy
+from scheduler.lifecycle.state_machine import is_over
 
 
 def on_lapsed_lease(attempt: Attempt, now: datetime) -> AnswerLost | None:
@@ -90,17 +93,26 @@ def _alarm_of_several(listed: Sequence[ListedCall]) -> Alarm:
     )
 
 
-def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissing | None:
+def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissing | CallNews | None:
     """Decide about an attempt after a failed poll, or if the carrier does not know its call.
+
+    A call whose end was heard lacks only its verdict or its cause, for which it is polled once: its end is repeated.
 
     A call with a sid is given up only when it must have ended, after the longest queueing, ringing and talking. A call
     without a sid is given up after the time for a proof, if a complete list was read after the end of its lease.
     Without such a list it is given up when it must have been hung up, unless it waits in the carrier's queue.
     """
     assert attempt.claimed_at is not None
+    if attempt.hung_up_at is not None:
+        end = verdicts.heard_end(attempt)
+        if not (is_over(attempt) and may_lack_instructions(end, policy)):  # guard: verdict_without_carrier
+            return end
+        # Only a poll can return whether the short call got instructions. It was proven late, and holds no line.
+    if attempt.sip_code is not None and attempt.call_sid is not None:  # guard: cause_without_carrier
+        return CallNews(call_sid=attempt.call_sid, status=CallStatus.FAILED, sip_code=attempt.sip_code)
     if attempt.phase is not Phase.UNKNOWN:
         return ProofMissing() if must_be_over(attempt.claimed_at, now, policy) else None
-    may_go_on = now < attempt.claimed_at + policy.lease + policy.room + policy.max_call
+    may_go_on = now < attempt.claimed_at + policy.longest_call
     if may_go_on and not was_listed(attempt, policy):  # guard: answered
         return None
     if (

@@ -1,7 +1,7 @@
 """Attempts: locked for the claim, claimed, and checked a last time before dialling."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any
@@ -12,8 +12,8 @@ from sqlalchemy import Row, TextClause, text
 from scheduler.domain.attempt import Attempt, Claimed
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.lifecycle.state_machine import changes, evolve
-from scheduler.persistence.attempt_rows import attempt_of, column_of, history_row
+from scheduler.lifecycle.state_machine import changes, evolve, with_values
+from scheduler.persistence.attempt_rows import attempt_of, column_of, sealed
 from scheduler.persistence.call_conditions import COMPANY_MAY_CALL, LINE_HAS_A_CALL, LINE_RESTS, command_waits
 from scheduler.persistence.carrier_accounts import DATABASE_NOW, DatabaseName
 from scheduler.persistence.connection import as_json, given_rows
@@ -54,7 +54,7 @@ class ClaimFacts:
     calls: int
     """The calls in progress of the account."""
     calls_being_placed: int
-    """Calls that are claimed and have no answer yet."""
+    """Calls that are claimed and have no answer yet, and the trial of the voice server until its answer is judged."""
     calls_by_company: Mapping[UUID, int]
     """The calls in progress of the locked companies that have any."""
     companies: frozenset[UUID]
@@ -112,11 +112,13 @@ class AttemptClaims(Store):
         Each new token names its attempt permanently, and the number that is called is stored. The caller has locked
         all rows. Raises NoSuchArrow if an attempt cannot be claimed.
         """
-        moved = [evolve(replace(attempt, called_number=number), event, now) for attempt, event, number in claims]
-        history = [
-            history_row(attempt, each, event, actor) for each, (attempt, event, _) in zip(moved, claims, strict=True)
+        key = self._connection.history_key
+        written = [
+            sealed(key, attempt, evolve(with_values(attempt, {"called_number": number}), event, now), event, actor)
+            for attempt, event, number in claims
         ]
-        changed = ("called_number", *changes(*claims[0][:2], now))
+        moved, history = [each for each, _ in written], [row for _, row in written]
+        changed = ("called_number", "history_seal", *changes(*claims[0][:2], now))
         names = ("id", "number_hash", *changed)
         of_companies = {} if slots is None else slots.companies
         self._connection.execute(
@@ -138,9 +140,16 @@ class AttemptClaims(Store):
         return list(self._connection.execute(_HINTED, {"ids": list(ids)}))
 
     def facts(
-        self, account_id: int, ids: Sequence[UUID], locked: Collection[UUID], interview_ids: Sequence[UUID]
+        self,
+        account_id: int,
+        ids: Sequence[UUID],
+        locked: Collection[UUID],
+        interview_ids: Sequence[UUID],
+        tried_since: datetime | None = None,
     ) -> ClaimFacts:
         """Read the facts for a claim of these attempts.
+
+        `tried_since`: calls that were claimed from then on are trials, as `voice_server.tried_since`.
 
         The caller has locked the account, the `locked` companies and the attempts of the interviews.
 
@@ -159,6 +168,7 @@ class AttemptClaims(Store):
             "ids": list(ids),
             "locked": list(locked),
             "interview_ids": list(interview_ids),
+            "tried_since": tried_since,
         }
         row = self._connection.execute(_CLAIM_FACTS, values).one()
         return ClaimFacts(
@@ -292,7 +302,12 @@ _CLAIM_FACTS = text(f"""
            ) AS callees
     FROM ({DATABASE_NOW}) d
     CROSS JOIN (
-        SELECT count(*) AS calls, count(*) FILTER (WHERE a.phase = 'DIALLING') AS calls_being_placed
+        SELECT count(*) AS calls,
+               count(*) FILTER (
+                   WHERE a.phase = 'DIALLING'
+                      -- A callback that is faster than the record of the POST must not make room for another trial.
+                      OR a.phase = 'PLACED' AND a.claimed_at >= CAST(:tried_since AS timestamptz)  -- guard: one_trial
+               ) AS calls_being_placed
         FROM attempts a
         WHERE a.state = 'IN_PROGRESS' AND a.account_id = :account_id
     ) n

@@ -10,6 +10,7 @@ from sqlalchemy import Row, func, select, text
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.explanation import PACE, Rule
 from scheduler.domain.resource import COUNTED_UP_TO
+from scheduler.lifecycle import voice_server
 from scheduler.lifecycle.breaker import PERMISSIONS, PROBED_WITHIN
 from scheduler.lifecycle.capacity import KEPT_SHARE
 from scheduler.lifecycle.policy import SEND_SPAN
@@ -84,6 +85,8 @@ DUE_BY_RULE, _TOTALS = f"""
                ) AS changed_at,
                CASE
                    WHEN k.paused_at IS NOT NULL THEN '{Rule.ACCOUNT_PAUSED}'
+                   WHEN k.down_until IS NOT NULL AND NOT o.is_overdue AND k.down_cause = '{voice_server.CAUSE}'
+                       THEN '{Rule.VOICE_SERVER_DOWN}'
                    WHEN k.down_until IS NOT NULL AND NOT o.is_overdue THEN '{Rule.CARRIER_DOWN}'
                END AS stops,
                CASE

@@ -8,7 +8,14 @@ from sqlalchemy import or_, text, update
 
 from scheduler.domain.attempt import AttemptState
 from scheduler.lifecycle.capacity import in_turns
-from scheduler.lifecycle.policy import EARLY_RELEASE_LASTS, SEND_SPAN, UNREADABLE_FOR, latest_release, latest_slot
+from scheduler.lifecycle.policy import (
+    EARLY_RELEASE_LASTS,
+    RELEASE_SPAN,
+    SEND_SPAN,
+    UNREADABLE_FOR,
+    latest_release,
+    latest_slot,
+)
 from scheduler.persistence.attempt_holds import LINE, WINDOW, first_of_company
 from scheduler.persistence.call_conditions import (
     COMPANY_MAY_CALL,
@@ -47,6 +54,7 @@ class AttemptRelease(Store):
         first: int = 0,
         places: int | None = None,
         on_trial: bool = False,
+        tried_since: datetime | None = None,
         early: int = 0,
         due_by: datetime | None = None,
     ) -> dict[UUID, datetime]:
@@ -61,13 +69,18 @@ class AttemptRelease(Store):
         manual calls (invokes) go first within its own turn only, so that they do not delay other companies' retries.
         `first`: among them is the first attempt of each company without a released one, for up to so many companies.
         `places`: up to so many for companies with a call in progress or a released attempt. None: up to `limit`.
-        `on_trial`: if the last trial could not be claimed, the next one is another company's, because nothing else is
-        tried while a trial is released.
+        `on_trial`: companies whose calls got no instructions come last, the latest failure at the end. If the last
+        trial could not be claimed, the next one is another company's, because nothing else is tried while a trial is
+        released.
+        `tried_since`: the answer to the probe. A company whose trial since then was not placed, for example because its
+        number was refused at the last look, comes after all others: their calls must not wait for each of its own.
         """
         rows = self._connection.execute(
             _RELEASE,
             {
                 "on_trial": on_trial,
+                "tried_since": tried_since,
+                "released_since": None if tried_since is None else tried_since + RELEASE_SPAN,
                 "account_id": account_id,
                 "now": now,
                 "due_by": now if due_by is None else due_by,
@@ -122,6 +135,15 @@ _RELEASE = text(f"""
         GROUP BY company_id
     ), turns AS (
         SELECT due.id, due.due_at, due.due_at > :now AS early, room.early AS room_for_early, due.released_until,
+            -- The trial is not always a call of the company whose conversations fail.
+            CASE WHEN CAST(:on_trial AS boolean) THEN (
+                SELECT max(f.claimed_at) FROM attempts f WHERE f.company_id = c.id AND f.instructions_failed
+            ) END AS failed_at,
+            -- Its trial was claimed or released, and is not placed.
+            greatest(
+                CASE WHEN c.next_slot_at > CAST(:tried_since AS timestamptz) THEN c.next_slot_at END,
+                CASE WHEN due.released_until > CAST(:released_since AS timestamptz) THEN due.released_until END
+            ) AS tried_at,
             coalesce(released.due, 0) = 0 AS none_released,
             coalesce(released.due, 0) = 0 AND coalesce(calling.calls, 0) = 0 AS has_no_call,
             row_number() OVER (PARTITION BY c.id ORDER BY due.due_at > :now, due.manual DESC, due.due_at) AS turn
@@ -161,14 +183,18 @@ _RELEASE = text(f"""
     ), ranked AS (
         SELECT *, row_number() OVER (
             PARTITION BY turn = 1 AND has_no_call
-            ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
+            ORDER BY turn, tried_at NULLS FIRST, failed_at NULLS FIRST,
+                CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
         ) AS rank
         FROM turns
         WHERE NOT early
     ), due_now AS (
         SELECT id FROM ranked
         WHERE (turn = 1 AND has_no_call) OR rank <= :places  -- guard: release_kept_places
-        ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
+        ORDER BY turn,
+            tried_at NULLS FIRST,  -- guard: trial_in_turns
+            failed_at NULLS FIRST,  -- guard: trial_of_another
+            CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
         LIMIT :limit
     ), first_of_companies AS (
         SELECT id FROM turns

@@ -1,6 +1,6 @@
 """Attempts as rows: their columns, the rows of their history, and the writes that add and save both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from enum import Enum
@@ -8,14 +8,16 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from scheduler.domain.attempt import Attempt, Event
+from scheduler.domain.attempt import Attempt, Event, Reported
 from scheduler.domain.call import Schedule, ScheduleWarning
-from scheduler.lifecycle.state_machine import arrow_of
+from scheduler.domain.evidence import SealedEntry
+from scheduler.lifecycle.state_machine import arrow_of, with_values
 from scheduler.persistence.connection import Connection, update_all
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Write, insertion
 from scheduler.persistence.tables import attempt_history, attempts
+from scheduler.rules import history_seals
 
 
 def attempt_of(row: Row[Any]) -> Attempt:
@@ -26,16 +28,21 @@ def attempt_of(row: Row[Any]) -> Attempt:
         schedule=schedule_from_json(row.schedule),
         warnings=tuple(ScheduleWarning(warning) for warning in row.warnings),
         cause_is_lost=bool(row.cause_is_lost),
+        instructions_failed=bool(row.instructions_failed),
+        call_back=None if row.call_back is None else schedule_from_json(row.call_back),
     )
 
 
-_NOT_IN_DETAIL = frozenset({"token", "number_hash", "schedule", "warnings"})
-"""Not in `detail`: the token, with which a reader could forge callbacks, and values that have their own column."""
+_NOT_IN_DETAIL = frozenset({"token", "number_hash", "schedule", "warnings", "call_back", "outcome_note"})
+"""Not in `detail`: the token, with which a reader could forge callbacks, and values that have their own column. The
+note of a report is personal data, and the history outlives the person."""
 
 
 def _detail_of(event: Event) -> dict[str, Any]:
     schedule = getattr(event, "schedule", None)
     moved_to = {} if schedule is None else {"due_at": schedule.due_at.isoformat()}
+    if isinstance(event, Reported) and event.call_back is not None:
+        moved_to = {"call_back_at": event.call_back.due_at.isoformat()}
     return moved_to | {
         name: _plain(value) for name, value in vars(event).items() if name not in _NOT_IN_DETAIL and value is not None
     }
@@ -49,20 +56,50 @@ def _plain(value: object) -> object:
     return value
 
 
-def history_row(before: Attempt | None, after: Attempt, event: Event, actor: str) -> dict[str, Any]:
-    """Build the history row of an event that has moved an attempt. `before` is None for a new attempt."""
-    arrow = arrow_of(before, event)
-    return {
+def sealed(
+    key: bytes | None, before: Attempt | None, after: Attempt, event: Event, actor: str
+) -> tuple[Attempt, dict[str, Any]]:
+    """Build the history row of an event that has moved an attempt, and the attempt with the closing seal.
+
+    `before` is None for a new attempt. Without a `key` the row has no seal, as rows of release 0.2.0.
+    """
+    if before is None:
+        arrow_of(None, event)
+    detail = _detail_of(event)
+    if event.name in history_seals.SET_THE_SCHEDULE:
+        detail[history_seals.SCHEDULE_DIGEST] = history_seals.schedule_digest(schedule_as_json(after.schedule))
+    row = {
         "attempt_id": after.id,
         "at": after.updated_at,
         "event": event.name,
         "from_state": before.state.value if before else "",
-        "to_state": arrow.target.value,
-        "reason": arrow.reason.value if arrow.reason else "",
+        "to_state": after.state.value,
+        "reason": after.reason.value if after.reason else "",
         "epoch": after.epoch,
         "actor": actor,
-        "detail": _detail_of(event),
+        "detail": detail,
+        "seal": None,
     }
+    if key is None:
+        return after, row
+    row["seal"] = seal = history_seals.seal_of(key, after.history_seal, entry_of(row))
+    return with_values(after, {"history_seal": history_seals.closing_seal_of(key, seal)}), row
+
+
+def entry_of(row: Mapping[str, Any]) -> SealedEntry:
+    """Read what is sealed in a row of the history."""
+    return SealedEntry(
+        attempt_id=row["attempt_id"],
+        number=row["epoch"],
+        at=row["at"],
+        event=row["event"],
+        from_state=row["from_state"],
+        to_state=row["to_state"],
+        reason=row["reason"],
+        actor=row["actor"],
+        detail=row["detail"],
+        seal=row["seal"],
+    )
 
 
 _COLUMNS = tuple(each.name for each in fields(Attempt))

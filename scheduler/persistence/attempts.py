@@ -16,7 +16,7 @@ from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.retries import MOST_ATTEMPTS
 from scheduler.lifecycle.state_machine import evolve
 from scheduler.persistence import events
-from scheduler.persistence.attempt_rows import ADD, ADD_TO_HISTORY, SAVE, attempt_of, columns_of, history_row
+from scheduler.persistence.attempt_rows import ADD, ADD_TO_HISTORY, SAVE, attempt_of, columns_of, sealed
 from scheduler.persistence.connection import Fixed, among_given
 from scheduler.persistence.json_columns import settings_of
 from scheduler.persistence.rows import AnyRow, from_row, readable
@@ -24,6 +24,7 @@ from scheduler.persistence.store import Free, Store, freely_locked
 from scheduler.persistence.tables import attempt_history, attempts, interviews, stray_calls
 from scheduler.persistence.tallies import ADD as ADD_TALLY
 from scheduler.rules import tallies
+from scheduler.rules.history_seals import SCHEDULE_DIGEST
 
 _WHILE_RINGING = (
     attempts.c.state == AttemptState.IN_PROGRESS.value,
@@ -87,6 +88,15 @@ _IS_OPEN = attempts.c.state.in_([literal_column("'PENDING'"), literal_column("'I
 _OPEN_OF = Fixed(
     select(attempts.c.id, attempts.c.interview_id).where(among_given(attempts.c.interview_id, "ids"), _IS_OPEN)
 )
+_OPEN_OR_AWAITED_OF = Fixed(
+    select(attempts.c.id, attempts.c.interview_id).where(
+        among_given(attempts.c.interview_id, "ids"),
+        or_(
+            _IS_OPEN,
+            attempts.c.outcome_until.is_not(None),  # guard: late_failure
+        ),
+    )
+)
 _LOCK_OPEN = Fixed(
     select(attempts)
     .where(attempts.c.interview_id == bindparam("id"), _IS_OPEN)
@@ -96,8 +106,10 @@ _LOCK_LIVE_LEG = Fixed(
     select(attempts)
     .where(
         attempts.c.interview_id == bindparam("id"),
-        attempts.c.state == AttemptState.FAILED.value,
-        attempts.c.look_at.is_not(None),
+        or_(
+            and_(attempts.c.state == AttemptState.FAILED.value, attempts.c.look_at.is_not(None)),
+            attempts.c.outcome_until.is_not(None),  # guard: awaited_outcome
+        ),
     )
     .order_by(attempts.c.created_at.desc())
     .limit(1)
@@ -129,7 +141,9 @@ _COUNT_ALL = Fixed(text(_COUNT.format(condition="")).columns())
 COUNTED_ATTEMPTS = 1000
 """The attempts of an interview are counted up to this many. Only an earlier version could create more than 200."""
 
-HIDDEN_FROM_OPERATORS = frozenset({"called_number", "token"})
+ONLY_IN_EVIDENCE = frozenset({SCHEDULE_DIGEST, "look"})
+"""Parts of the detail of an entry that only the evidence of a call shows."""
+HIDDEN_FROM_OPERATORS = frozenset({"called_number", "token", "outcome_note"})
 _WITHOUT_NUMBER = select(
     *(null().label(column.name) if column.name in HIDDEN_FROM_OPERATORS else column for column in attempts.c)
 )
@@ -156,18 +170,21 @@ class OpenAttempts:
 
 
 class Attempts(Store):
-    def add(self, attempt: Attempt, event: Event, actor: str, *, retry_of: UUID | None = None) -> None:
-        """Insert a new attempt with the first row of its history. `retry_of` is the attempt that it repeats."""
+    def add(self, attempt: Attempt, event: Event, actor: str, *, retry_of: UUID | None = None) -> Attempt:
+        """Insert a new attempt with the first row of its history, and return it with its closing seal.
+
+        `retry_of` is the attempt that it repeats.
+        """
+        attempt, row = sealed(self._connection.history_key, None, attempt, event, actor)
         with self._connection.together():
             self._connection.write(ADD, attempt.id, columns_of(attempt))
-            self._connection.write(
-                ADD_TO_HISTORY, (attempt.id, attempt.epoch), history_row(None, attempt, event, actor)
-            )
+            self._connection.write(ADD_TO_HISTORY, (attempt.id, attempt.epoch), row)
             events.note(
                 self._connection,
                 attempt.company_id,
                 lambda: partner_events.of_attempt(None, attempt, event, retry_of=retry_of),
             )
+        return attempt
 
     def story(self, interview: Interview) -> InterviewStory:
         """Load the interview with its newest attempts."""
@@ -236,7 +253,14 @@ class Attempts(Store):
             select(attempt_history).where(attempt_history.c.attempt_id == attempt_id).order_by(attempt_history.c.id)
         )
         return tuple(
-            from_row(HistoryEntry, row, from_state=row.from_state or None, reason=row.reason or None, key_name=None)
+            from_row(
+                HistoryEntry,
+                row,
+                from_state=row.from_state or None,
+                reason=row.reason or None,
+                key_name=None,
+                detail={name: value for name, value in row.detail.items() if name not in ONLY_IN_EVIDENCE},
+            )
             for row in rows
         )
 
@@ -283,6 +307,11 @@ class Attempts(Store):
         rows = self._connection.execute(_OPEN_OF, {"ids": list(interview_ids)})
         return {row.interview_id: row.id for row in rows}
 
+    def open_or_awaited_of(self, interview_ids: Sequence[UUID]) -> list[tuple[UUID, UUID]]:
+        """As `open_of`, also attempts that have ended and whose conversation may still report an outcome."""
+        rows = self._connection.execute(_OPEN_OR_AWAITED_OF, {"ids": list(interview_ids)})
+        return [(row.interview_id, row.id) for row in rows]
+
     def lock_of_interview(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
         """Lock an attempt of the interview, unless it was deleted."""
         return self._one(attempt_of, _LOCK_LISTED, {"interview_id": interview_id, "id": attempt_id})
@@ -317,7 +346,10 @@ class Attempts(Store):
         return self._delete(attempt_history, attempt_history.c.id.in_(select(oldest.c.id).where(oldest.c.at < before)))
 
     def lock_live_leg(self, interview_id: UUID) -> Attempt | None:
-        """Lock the interview's attempt of unknown outcome whose call was later seen alive and has not ended."""
+        """Lock the interview's attempt that has ended, but whose call or conversation may not be over.
+
+        Its call was seen alive after its outcome was given up, or its conversation may still report an outcome.
+        """
         return self._one(attempt_of, _LOCK_LIVE_LEG, {"id": interview_id})
 
     def open_of_company(
@@ -362,12 +394,12 @@ class Attempts(Store):
 
         Raises NoSuchArrow if the event cannot happen to it.
         """
-        moved = evolve(attempt, event, now)
+        moved, row = sealed(self._connection.history_key, attempt, evolve(attempt, event, now), event, actor)
         if self._connection.awaits(ADD, attempt.id):
             self._connection.send()
         with self._connection.together():
             self._connection.write(SAVE, attempt.id, (attempt, moved))
-            self._connection.write(ADD_TO_HISTORY, (moved.id, moved.epoch), history_row(attempt, moved, event, actor))
+            self._connection.write(ADD_TO_HISTORY, (moved.id, moved.epoch), row)
             events.note(self._connection, attempt.company_id, lambda: partner_events.of_attempt(attempt, moved, event))
             for key in tallies.of_event(attempt, moved, event):
                 self._connection.write(ADD_TALLY, key, (key, tallies.ONE))

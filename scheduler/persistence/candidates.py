@@ -139,6 +139,14 @@ class Candidates(KeysetStore):
         )
         return self.get(company_id, candidate_id)
 
+    def lock_kept(self, candidate_id: UUID) -> bool:
+        """Return False if the person was erased. No other transaction erases the person before we commit."""
+        kept = select(candidates.c.id).where(
+            candidates.c.id == candidate_id,
+            candidates.c.erased_at.is_(None),  # guard: note_of_the_erased
+        )
+        return self._is_any(kept.with_for_update(read=True))
+
     def lock_free(self, named: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
         """Lock candidates, named by company and id, in the order of their ids, as every transaction must.
 

@@ -197,12 +197,19 @@ class CarrierAccounts(Store):
         """
         return {row.account_id: row.calls for row in self._connection.execute(_CALLS_AT_ONCE)}
 
-    def calls_being_placed(self, account_id: int) -> int:
-        """Count the calls that are claimed and have no answer yet."""
+    def calls_being_placed(self, account_id: int, tried_since: datetime | None = None) -> int:
+        """Count the calls that are claimed and have no answer yet, and placed ones that were claimed from then on."""
+        is_counted = attempts.c.phase == Phase.DIALLING.value
+        if tried_since is not None:
+            is_counted |= (attempts.c.phase == Phase.PLACED.value) & (attempts.c.claimed_at >= tried_since)
         return self._count(
             select(func.count())
             .select_from(attempts)
-            .where(attempts.c.phase == Phase.DIALLING.value, attempts.c.account_id == account_id)
+            .where(
+                attempts.c.state == AttemptState.IN_PROGRESS.value,
+                attempts.c.account_id == account_id,
+                is_counted,
+            )
         )
 
     def set_breaker(self, account_id: int, breaker: Breaker, now: datetime) -> None:

@@ -82,6 +82,7 @@ class Database:
     WrongDatabase through a pooler without these limits, or with a server that is too old.
     `operates` True: every connection runs as `duecall_operator`, which can read no personal data.
     `logs_outages` False: the caller reports why the database is away.
+    `history_key` seals the history of attempts. None: for a process that writes no attempts.
     """
 
     def __init__(
@@ -93,10 +94,12 @@ class Database:
         bound: bool | None = None,
         operates: bool = False,
         logs_outages: bool = True,
+        history_key: bytes | None = None,
     ) -> None:
         self.reads_numbers = not operates
         """False: this role may not read phone numbers."""
         self._machine = machine
+        self._history_key = history_key
         self._is_wrong = False
         self._log_lock = Lock()
         self._outage = Outage(with_driver(url), is_logged=logs_outages)
@@ -145,7 +148,7 @@ class Database:
                 is_right = self._check_clock(clock.ahead())
                 if not is_right and not corrected:
                     raise ClockWrong  # guard: clock
-                yield Stores(connection, clock)
+                yield Stores(connection, clock, self._history_key)
                 # After the deadline the client has received a 503, so nothing may change.
                 _must_be_in_time()  # guard: deadline
                 if commit is not None:

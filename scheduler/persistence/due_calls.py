@@ -71,6 +71,8 @@ class CallingAccount:
     max_calls: int
     pause_reason: str | None
     is_down: bool
+    waits_for_voice_server: bool
+    """True if the voice server is the reason."""
     in_progress: int
     call_lasts: timedelta | None
     """The mean duration of the calls that ended last. None if too few ended."""
@@ -227,6 +229,7 @@ _CALLING_ACCOUNT = text("""
     )
     SELECT k.calls_per_second::float AS calls_per_second, k.max_calls, k.pause_reason,
            k.down_until IS NOT NULL AS is_down,
+           k.down_until IS NOT NULL AND coalesce(k.down_cause = 'VOICE_SERVER', FALSE) AS waits_for_voice_server,
            (SELECT count(*) FROM attempts a WHERE a.state = 'IN_PROGRESS' AND a.account_id = k.id) AS in_progress,
            (SELECT mean FROM durations WHERE calls >= :fewest) AS call_lasts,
            coalesce((SELECT deciles FROM durations WHERE calls >= :fewest), '{}') AS durations

@@ -29,6 +29,8 @@ from scheduler.persistence.tables import (
     attempts,
     batch_items,
     batches,
+    caller_days,
+    caller_results,
     candidates,
     carrier_events,
     companies,
@@ -165,6 +167,8 @@ class Erasures(HintedStore):
             lambda: self._candidates(company_id, limit),
             lambda: self._of(jobs, "jobs", company_id, limit),
             lambda: self._of(agents, "agents", company_id, limit),
+            lambda: self._caller_days(company_id, limit),
+            lambda: self._caller_results(company_id, limit),
             lambda: self._of(phone_numbers, "phoneNumbers", company_id, limit),
             lambda: _some({"carrierBackoffs": CarrierBackoffs(self._connection).forget_company(company_id)}),
             lambda: self._webhooks(company_id, limit),
@@ -232,6 +236,18 @@ class Erasures(HintedStore):
         of_company = batch_items.c.company_id == company_id
         some = select(batch_items.c.batch_id, batch_items.c.index).where(of_company).limit(limit)
         return _some({"batchItems": self._delete(batch_items, key.in_(some))})
+
+    def _caller_days(self, company_id: UUID, limit: int) -> Counts:
+        key = tuple_(caller_days.c.phone_number_id, caller_days.c.day)
+        of_company = caller_days.c.company_id == company_id
+        some = select(caller_days.c.phone_number_id, caller_days.c.day).where(of_company).limit(limit)
+        return _some({"callerDays": self._delete(caller_days, of_company, key.in_(some))})
+
+    def _caller_results(self, company_id: UUID, limit: int) -> Counts:
+        """Delete results that the clock has not added to a day yet."""
+        numbers = select(phone_numbers.c.id).where(phone_numbers.c.company_id == company_id)
+        some = select(caller_results.c.id).where(caller_results.c.phone_number_id.in_(numbers)).limit(limit)
+        return _some({"callerResults": self._delete(caller_results, caller_results.c.id.in_(some))})
 
     def _events(self, attempt_ids: Sequence[UUID]) -> int:
         # Skip locked events: their worker waits for the interview that we have locked. Once their token is deleted

@@ -86,10 +86,11 @@ class Inbox(WorkStore):
         in_order_of=inbox.c.seq,
     )
 
-    def add(self, command: Command) -> bool:
+    def add(self, command: Command, *, refused_by: UUID | None = None) -> bool:
         """Store the command, accepted or already refused.
 
-        False if its principal has sent a command with that idempotency key before.
+        `refused_by`: the attempt whose number is not to be called again, says the command. Until it is applied, the
+        last look blocks that number. False if its principal has sent a command with that idempotency key before.
         """
         values = as_columns(
             command,
@@ -97,7 +98,9 @@ class Inbox(WorkStore):
             body=None if command.body is None else json.dumps(command.body),
             answer=None if command.answer is None else json.dumps(_answer_as_json(command.answer)),
         )
-        return self._connection.execute(_ADD, values).first() is not None
+        if refused_by is None:
+            return self._connection.execute(_ADD, values).first() is not None
+        return self._connection.execute(_ADD_REFUSAL, {**values, "refused_by": refused_by}).first() is not None
 
     def add_all(self, commands: Sequence[Command]) -> None:
         """Store waiting commands without idempotency keys. Reads nothing, because operators may not read bodies."""
@@ -175,7 +178,7 @@ class Inbox(WorkStore):
 
     def answer(self, command: Command, answer: Answer, interview_id: UUID | None, now: datetime) -> None:
         """Mark the command as applied: store its answer and delete its body."""
-        row = {"id": command.id, "interview_id": interview_id, "applied_at": now, "body": None}
+        row = {"id": command.id, "interview_id": interview_id, "applied_at": now, "body": None, "number_hash": None}
         self._connection.write(_ANSWER, command.id, {**row, "answer": _answer_as_json(answer)})
 
     def end_wait(self, command_id: UUID) -> bool:
@@ -251,18 +254,21 @@ def _of_key(principal_id: UUID, idempotency_key: str) -> ColumnElement[bool]:
 
 
 # These are built once: building them for each command took longer than executing them.
-_ADD = text("""
+_INSERT = """
     INSERT INTO inbox (
-        id, principal_id, key_id, company_id, idempotency_key, request_hash, kind, body, interview_id, received_at,
-        rung_at, applied_at, answer, awaited_until, failures
+        id, principal_id, key_id, company_id, idempotency_key, request_hash, kind, body, interview_id, number_hash,
+        received_at, rung_at, applied_at, answer, awaited_until, failures
     )
     VALUES (
         :id, :principal_id, :key_id, :company_id, :idempotency_key, :request_hash, :kind, CAST(:body AS jsonb),
-        :interview_id, :received_at, :received_at, :applied_at, CAST(:answer AS jsonb), :awaited_until, 0
+        :interview_id, {number_hash}, :received_at, :received_at, :applied_at, CAST(:answer AS jsonb), :awaited_until, 0
     )
     ON CONFLICT (principal_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING id
-""")
+"""
+_ADD = text(_INSERT.format(number_hash="NULL"))
+_CALLED = "(SELECT a.number_hash FROM attempts a WHERE a.id = :refused_by AND a.interview_id = :interview_id)"
+_ADD_REFUSAL = text(_INSERT.format(number_hash=_CALLED))
 _END_WAIT = text("UPDATE inbox SET awaited_until = NULL WHERE id = :id AND applied_at IS NULL RETURNING id")
 _RETURNED = text("UPDATE inbox SET awaited_until = NULL WHERE id = :id")
 _OWED = """

@@ -58,9 +58,10 @@ class Interviews(KeysetStore):
             self._connection.write(_ADD, interview.id, row)
             events.note(self._connection, interview.company_id, lambda: partner_events.of_new_interview(interview))
 
-    def get(self, company_id: UUID, interview_id: UUID) -> Interview | None:
-        """Find the interview, if it is this company's and not deleted."""
-        return self._one(_interview, _of_company(company_id).where(interviews.c.id == interview_id))
+    def get(self, company_id: UUID, interview_id: UUID, *, with_deleted: bool = False) -> Interview | None:
+        """Find the interview, if it is this company's and, unless `with_deleted`, not deleted."""
+        query = _of_company(company_id, with_deleted=with_deleted)
+        return self._one(_interview, query.where(interviews.c.id == interview_id))
 
     def page(self, company_id: UUID, requested: Slice, filters: InterviewFilter) -> Listed[Interview]:
         """Read a page of the company's interviews, also if their candidate, agent or job was deleted."""
@@ -179,10 +180,10 @@ def _left_of(candidate_id: UUID) -> Sequence[ColumnElement[bool]]:
     return interviews.c.candidate_id == candidate_id, is_left
 
 
-def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
+def _of_company(company_id: UUID, *, with_deleted: bool = False) -> Select[tuple[object, ...]]:
     return select(interviews).where(
         interviews.c.company_id == company_id,  # guard: tenant
-        interviews.c.deleted_at.is_(None),
+        *(() if with_deleted else (interviews.c.deleted_at.is_(None),)),
     )
 
 

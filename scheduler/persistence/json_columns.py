@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Row
 
 from scheduler.domain.batch import Batch
-from scheduler.domain.call import CalleeClock, NumberFacts, Schedule, TimezoneSource
+from scheduler.domain.call import CalleeClock, MachineDetection, NumberFacts, Schedule, TimezoneSource
 from scheduler.domain.command import KIND_OF, Answer, CommandKind, CreateInterview, Request
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.domain.delivery_history import Replay
@@ -27,6 +27,7 @@ from scheduler.domain.interview import (
 )
 from scheduler.domain.resource import Resource
 from scheduler.domain.webhook import EndpointTest, WebhookEndpoint
+from scheduler.rules.machine_detection import tuning_as_json, tuning_from_json
 from scheduler.rules.resources import read_retry_policy, retry_policy_as_json
 from scheduler.timing.time_texts import intervals_as_json, read_intervals
 
@@ -174,10 +175,26 @@ def settings_as_json(settings: CompanySettings) -> dict[str, Any]:
         "locale": settings.locale,
         "callTimeIntervals": intervals_as_json(settings.intervals),
         "retryPolicy": retry_policy_as_json(settings.retry_policy),
-        "machineDetection": settings.machine_detection,
+        **_detection_as_json(settings),
         "offsetMustMatchNumber": settings.offset_must_match_number,
         "allowedCountries": None if settings.allowed_countries is None else sorted(settings.allowed_countries),
     }
+
+
+def _detection_as_json(settings: CompanySettings) -> dict[str, Any]:
+    """Build the keys of machine detection. Workers of version 0.2.0 read only the first, as a boolean."""
+    mode = settings.machine_detection
+    return {
+        "machineDetection": mode is not MachineDetection.OFF,
+        "machineDetectionMode": mode.value,
+        "machineDetectionTuning": tuning_as_json(settings.detection_tuning),
+    }
+
+
+def _detection_from_json(form: dict[str, Any]) -> MachineDetection:
+    if not form["machineDetection"]:
+        return MachineDetection.OFF
+    return MachineDetection(form.get("machineDetectionMode", MachineDetection.SYNC))
 
 
 def story_from_json(snapshot: Mapping[str, Any]) -> InterviewStory:
@@ -207,7 +224,8 @@ def _settings(stored: str, concurrent_calls: int, calls_per_second: float) -> Co
         intervals=read_intervals(form["callTimeIntervals"]),
         retry_policy=read_retry_policy(form["retryPolicy"]) if "retryPolicy" in form else RetryPolicy(),
         limits=CallLimits(concurrent_calls=concurrent_calls, calls_per_second=calls_per_second),
-        machine_detection=form["machineDetection"],
+        machine_detection=_detection_from_json(form),
+        detection_tuning=tuning_from_json(form.get("machineDetectionTuning", {})),
         offset_must_match_number=form["offsetMustMatchNumber"],
         allowed_countries=None if allowed is None else frozenset(allowed),
     )

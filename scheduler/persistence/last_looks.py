@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, func, select, text, update
 
-from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome
 from scheduler.domain.company import CompanySettings
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
@@ -102,6 +102,16 @@ class Lines(Store):
             .values(interview_id=None, free_at=func.greatest(lines.c.free_at, free_at))
         )
 
+    def refused(self, number_hash: bytes, country: str | None, refused_at: datetime, free_at: datetime) -> None:
+        """Block the line until `free_at`, because the carrier blocks its number. `country`: None if it is unknown."""
+        values = {"number_hash": number_hash, "country": country, "refused_at": refused_at, "free_at": free_at}
+        self._connection.execute(_REFUSED, values)
+
+    def refused_countries(self, since: datetime, now: datetime, numbers: int) -> frozenset[str]:
+        """Find the countries of which the carrier has blocked at least this many numbers since then."""
+        rows = self._connection.execute(_REFUSED_COUNTRIES, {"since": since, "now": now, "numbers": numbers})
+        return frozenset(rows.scalars())
+
     # ---- deleting
 
     def forget_free(self, number_hashes: Sequence[bytes], now: datetime) -> int:
@@ -155,6 +165,19 @@ def _start_gaps(connection: Connection, gaps: Sequence[Mapping[str, Any]]) -> No
     connection.execute(_START_GAPS, {f"{name}s": [gap[name] for gap in gaps] for name in gaps[0]})
 
 
+_REFUSED = text("""
+    UPDATE lines
+    SET interview_id = NULL, free_at = greatest(free_at, :free_at), refused_at = :refused_at,
+        country = coalesce(country, CAST(:country AS text))
+    WHERE number_hash = :number_hash
+""")
+_REFUSED_COUNTRIES = text("""
+    SELECT country FROM lines
+    WHERE refused_at > :since AND refused_at <= :now AND country IS NOT NULL
+    GROUP BY country
+    HAVING count(*) >= :numbers
+""")
+
 # Before all others, which can then be sent together.
 _ENSURE = Write(execute=_ensure_all, turn=-1, merge=lambda first, _: first)
 _GIVE_BACK = Write(execute=_give_back_all, turn=4)
@@ -185,7 +208,11 @@ class LastLookRow:
     line_free_at: datetime | None
     interview_over: bool
     """Deleted, or no longer SCHEDULED."""
+    refused_by: ConversationOutcome | None
+    """WRONG_PERSON or OPTED_OUT, as an earlier conversation has reported for this number."""
     command_waiting: bool
+    refusal_waiting_since: datetime | None
+    """The receipt of the oldest accepted refusal of this number that is not applied yet. None without one."""
     account_paused: str | None
     company_paused: str | None
     company_deleted: bool
@@ -265,6 +292,18 @@ _LOOK = """
            b.cause AS backoff_cause,
            b.trials AS backoff_trials,
            {command_waits} AS command_waiting,
+           -- The company as a condition that no index has: the index of refusals is read, which is nearly empty.
+           (
+               SELECT min(x.received_at) FROM inbox x
+               WHERE x.number_hash = a.number_hash
+                 AND x.company_id IS NOT DISTINCT FROM a.company_id  -- guard: own_refusals
+           ) AS refusal_waiting_since,
+           (
+               SELECT min(r.outcome) FROM attempts r JOIN interviews ri ON ri.id = r.interview_id
+               WHERE r.number_hash = a.number_hash AND r.outcome IN ('OPTED_OUT', 'WRONG_PERSON')
+                 AND r.company_id = a.company_id
+                 AND (r.outcome = 'OPTED_OUT' OR ri.candidate_id = i.candidate_id)
+           ) AS refused_by,
            clock_timestamp() AS database_clock
     FROM attempts a
     JOIN interviews i ON i.id = a.interview_id

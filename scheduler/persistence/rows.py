@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import Field, fields
 from datetime import timedelta
 from enum import Enum
-from functools import cache
+from functools import cache, partial
+from operator import attrgetter
 from threading import Lock
 from types import UnionType
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, get_args, get_type_hints
@@ -30,8 +31,8 @@ def from_row(cls: type[D], row: AnyRow, prefix: str = "", **given: object) -> D:
 
     Fields that need any other conversion are `given`. Raises AttributeError if the row lacks the column of a field.
     """
-    names, enums = _fields(cls, frozenset(given))
-    values = {name: getattr(row, prefix + name) for name in names}
+    names, read, enums = _fields(cls, frozenset(given), prefix)
+    values = dict(zip(names, read(row), strict=True))
     for name, enum in enums:
         if values[name] is not None:
             values[name] = enum(values[name])
@@ -48,12 +49,21 @@ def as_columns(instance: _Dataclass, *, without: Collection[str] = (), **given: 
 
 
 @cache
-def _fields(cls: type[_Dataclass], given: frozenset[str]) -> tuple[tuple[str, ...], tuple[tuple[str, type[Enum]], ...]]:
-    """List the names of the other fields, and the enums of those that have one."""
+def _fields(
+    cls: type[_Dataclass], given: frozenset[str], prefix: str
+) -> tuple[tuple[str, ...], Callable[[AnyRow], Iterable[AnyValue]], tuple[tuple[str, type[Enum]], ...]]:
+    """List the names of the other fields, a function that reads their columns, and the enums of those that have one."""
     types = get_type_hints(cls)
     names = tuple(each.name for each in fields(cls) if each.name not in given)
+    columns = [prefix + name for name in names]
     enums = {name: _enum_in(types[name]) for name in names}
-    return names, tuple((name, enum) for name, enum in enums.items() if enum is not None)
+    # A single call for all columns. For one column it would return no tuple.
+    read = attrgetter(*columns) if len(columns) > 1 else partial(_each, columns)
+    return names, read, tuple((name, enum) for name, enum in enums.items() if enum is not None)
+
+
+def _each(columns: Iterable[str], row: AnyRow) -> list[AnyValue]:
+    return [getattr(row, each) for each in columns]
 
 
 def _enum_in(declared: object) -> type[Enum] | None:

@@ -100,8 +100,10 @@ class Statements:
     else. Within `undoable`, a savepoint is set only before the first write that is sent.
     """
 
-    def __init__(self, connection: sqlalchemy.Connection) -> None:
+    def __init__(self, connection: sqlalchemy.Connection, history_key: bytes | None = None) -> None:
         self._connection = Connection(connection)
+        self.history_key = history_key
+        """The key that seals the history of attempts. None: new entries have no seal."""
         self._gathers = False
         self._is_beside = False
         self._rows: _Rows = {}

@@ -9,8 +9,8 @@ import sqlalchemy
 from sqlalchemy import text
 
 from scheduler.clock import Now, monotonic
-from scheduler.lifecycle.policy import NOTICED_CLOCK_SKEW, RELEASE_AHEAD
-from scheduler.persistence import alarms, owners, resources, unknown_outcomes, webhook_endpoints
+from scheduler.lifecycle import policy
+from scheduler.persistence import alarms, owners, resources, unknown_outcomes, voice_failures, webhook_endpoints
 from scheduler.persistence.attempt_claims import AttemptClaims
 from scheduler.persistence.attempt_counts import AttemptCounts
 from scheduler.persistence.attempt_holds import AttemptHolds
@@ -19,16 +19,19 @@ from scheduler.persistence.attempt_release import AttemptRelease
 from scheduler.persistence.attempts import Attempts
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.batches import Batches
+from scheduler.persistence.caller_days import CallerDays
 from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.companies import Companies
 from scheduler.persistence.connection import Connection
+from scheduler.persistence.conversations import Conversations
 from scheduler.persistence.corrections import Corrections
 from scheduler.persistence.due_calls import DueCalls
 from scheduler.persistence.erasures import Erasures
 from scheduler.persistence.errors import ClockWrong
 from scheduler.persistence.events import Events
+from scheduler.persistence.evidence import EvidenceRows
 from scheduler.persistence.inbox import Inbox
 from scheduler.persistence.interviews import Interviews
 from scheduler.persistence.keys import Keys
@@ -43,7 +46,6 @@ from scheduler.persistence.usage import Usage
 from scheduler.persistence.webhook_deliveries import WebhookDeliveries
 from scheduler.persistence.webhook_history import WebhookHistory
 from scheduler.rules import operators
-from scheduler.rules.operators import Comparison
 
 _ON_BEHALF_OF = text(
     "SELECT set_config('duecall.principal_id', :principal_id, true) AS principal_id,"
@@ -68,7 +70,7 @@ _NOTIFY = Write(execute=_notify, turn=9, merge=lambda first, _: first)
 class CheckedClock:
     """This process's clock within one transaction, which has compared it with the database's."""
 
-    comparison: Comparison
+    comparison: operators.Comparison
     machine: Now
     is_corrected: bool
     """A wrong clock is corrected by the database's clock instead of being rejected."""
@@ -90,15 +92,17 @@ class CheckedClock:
     def noticed_ahead(self) -> timedelta:
         """Compute how far this machine's clock is certainly ahead of the database's. Zero if that is uncertain."""
         ahead = self.ahead()
-        return ahead if ahead > NOTICED_CLOCK_SKEW else timedelta()
+        return ahead if ahead > policy.NOTICED_CLOCK_SKEW else timedelta()
 
 
 class Stores:
     """The stores of one transaction, one a noun."""
 
-    def __init__(self, connection: sqlalchemy.Connection, clock: CheckedClock | None) -> None:
-        """`clock` is None in a transaction that only reads."""
-        self.connection = statements = Statements(connection)
+    def __init__(  # noqa: PLR0915 - one line a store
+        self, connection: sqlalchemy.Connection, clock: CheckedClock | None, history_key: bytes | None = None
+    ) -> None:
+        """`clock` is None in a transaction that only reads. `history_key` is that of the database."""
+        self.connection = statements = Statements(connection, history_key)
         self.clock = clock
         self.agents = resources.Agents(statements)
         self.alarms = alarms.Alarms(statements)
@@ -112,15 +116,18 @@ class Stores:
         self.audit = alarms.Audit(statements)
         self.backoffs = CarrierBackoffs(statements)
         self.batches = Batches(statements)
+        self.caller_days = CallerDays(statements)
         self.candidates = Candidates(statements)
         self.carrier_accounts = CarrierAccounts(statements)
         self.carrier_events = CarrierEvents(statements)
         self.companies = Companies(statements)
         self.company_attempts = CompanyAttempts(statements)
+        self.conversations = Conversations(statements)
         self.corrections = Corrections(statements)
         self.due_calls = DueCalls(statements)
         self.erasures = Erasures(statements)
         self.events = Events(statements)
+        self.evidence = EvidenceRows(statements)
         self.external_ids = resources.ExternalIds(statements)
         self.inbox = Inbox(statements)
         self.interviews = Interviews(statements)
@@ -134,6 +141,7 @@ class Stores:
         self.open_transactions = unknown_outcomes.OpenTransactions(statements)
         self.quarantine = Quarantine(statements)
         self.schedule_recomputations = ScheduleRecomputations(statements)
+        self.voice_failures = voice_failures.VoiceFailures(statements)
         self.stray_calls = unknown_outcomes.StrayCalls(statements)
         self.unknown_outcomes = unknown_outcomes.UnknownOutcomes(statements)
         self.tallies = Tallies(statements)
@@ -167,7 +175,7 @@ class Stores:
 
     def notify_if_due_soon(self, due_at: datetime, now: datetime) -> None:
         """Wake the clock when this commits if an attempt is due before the clock would see it by itself."""
-        if due_at <= now + RELEASE_AHEAD:
+        if due_at <= now + policy.RELEASE_AHEAD:
             self.notify_due()
 
     def notify_due(self) -> None:

@@ -395,17 +395,33 @@ attempts = _table(
     Column("search_at", _INSTANT),
     Column("looks", Integer, nullable=False),
     Column("not_placed", Integer, nullable=False),
+    Column("machine_detection", Text),
     Column("answered_by", Text),
     Column("duration", Interval),
+    # The end of a call that waits for the verdict of asynchronous machine detection.
+    Column("hung_up_at", _INSTANT),
     Column("ended_at", _INSTANT),
     # Personal data, from the claim until the call has ended. Then it is deleted.
     Column("called_number", Text),
     Column("hang_up", Text),
     Column("cause_is_lost", Boolean),
+    Column("instructions_failed", Boolean),
+    # The callback's code for a failed call that waits for the cause in its notifications. 0: it had none.
+    Column("sip_code", SmallInteger),
     Column("deleted_at", _INSTANT),
     # An operator's decision about an unknown outcome.
     Column("decision", Text),
     Column("decided_at", _INSTANT),
+    # The closing seal of its history. NULL: no entry has a seal.
+    Column("history_seal", LargeBinary),
+    # Reported by the conversation of an answered call, or awaited until then.
+    Column("outcome", Text),
+    Column("outcome_at", _INSTANT),
+    # Personal data, until the person is erased or the attempt deleted.
+    Column("outcome_note", Text),
+    Column("outcome_until", _INSTANT),
+    Column("call_back", JSONB),
+    Column("call_backs", SmallInteger, nullable=False, server_default=text("0")),
     *_timestamps(),
     ForeignKeyConstraint(["company_id", "interview_id"], ["interviews.company_id", "interviews.id"]),
     CheckConstraint(_state_and_reason(), name="state_and_reason"),
@@ -425,6 +441,7 @@ attempts = _table(
     ),
     CheckConstraint("(state IN ('PENDING', 'IN_PROGRESS')) = (ended_at IS NULL)", name="ended_when_over"),
     CheckConstraint("reason IS NOT DISTINCT FROM 'TEST' OR number_hash IS NOT NULL", name="a_call_has_a_line"),
+    CheckConstraint("machine_detection IN ('OFF', 'SYNC', 'ASYNC')", name="machine_detection"),
     CheckConstraint("hang_up IN ('QUEUED_PAST_CLOSING', 'COMPANY_DELETED')", name="hang_up"),
     CheckConstraint("decision IN ('RANG', 'DID_NOT_RING', 'LEFT')", name="decision"),
     CheckConstraint("(decision IS NULL) = (decided_at IS NULL)", name="decided_at_an_instant"),
@@ -434,6 +451,15 @@ attempts = _table(
         "look_at IS NULL OR state = 'IN_PROGRESS' OR (reason IS NOT DISTINCT FROM 'OUTCOME_UNKNOWN'"
         " AND call_sid IS NOT NULL)",
         name="a_live_leg_has_a_name",
+    ),
+    CheckConstraint("(outcome IS NULL) = (outcome_at IS NULL)", name="reported_at_an_instant"),
+    CheckConstraint("outcome_note IS NULL OR outcome IS NOT NULL", name="a_note_is_of_an_outcome"),
+    CheckConstraint(
+        "outcome_until IS NULL OR (outcome IS NULL AND reason IS NOT DISTINCT FROM 'ANSWERED')",
+        name="only_an_answered_call_is_awaited",
+    ),
+    CheckConstraint(
+        "(call_back IS NOT NULL) = (outcome IS NOT DISTINCT FROM 'CALL_BACK')", name="a_call_back_has_a_time"
     ),
     # Rules F4 to F6, and one attempt for each call SID.
     # The open attempts of one company are found without reading those of others.
@@ -477,7 +503,12 @@ attempts = _table(
     _index("ix_attempts_lease", "lease_until", where="lease_until IS NOT NULL"),
     _index("ix_attempts_look", "look_at", where="look_at IS NOT NULL"),
     _index("ix_attempts_cause_lost", "company_id", where="cause_is_lost"),
+    _index("ix_attempts_without_instructions", "claimed_at", where="instructions_failed"),
+    _index("ix_attempts_without_instructions_of_company", "company_id", "claimed_at", where="instructions_failed"),
     _index("ix_attempts_search", "search_at", where="search_at IS NOT NULL"),
+    # Numbers that are not called again, because the person or the candidate's number was another one.
+    _index("ix_attempts_refused", "number_hash", where="outcome IN ('OPTED_OUT', 'WRONG_PERSON')"),
+    _index("ix_attempts_outcome", "outcome_until", where="outcome_until IS NOT NULL"),
     # For the list of unknown outcomes that an operator has yet to decide.
     _index("ix_attempts_unknown", "company_id", where="reason = 'OUTCOME_UNKNOWN' AND decided_at IS NULL"),
     # For pending attempts that a clock from the future wrote. A B-tree would have an entry for each event of a call.
@@ -640,6 +671,8 @@ attempt_history = _table(
     Column("epoch", Integer, nullable=False),
     Column("actor", Text, nullable=False),
     Column("detail", JSONB, nullable=False),
+    # NULL in rows of release 0.2.0 and earlier.
+    Column("seal", LargeBinary),
     ForeignKeyConstraint(
         ["event", "from_state", "to_state", "reason"],
         ["arrows.event", "arrows.from_state", "arrows.to_state", "arrows.reason"],
@@ -656,10 +689,13 @@ lines = _table(
     Column("free_at", _INSTANT, nullable=False),
     # The number's country. NULL until a worker has determined it.
     Column("country", Text),
+    # When the carrier last said that it blocks the number.
+    Column("refused_at", _INSTANT),
     # Held attempts wait for this line.
     Column("is_awaited", Boolean, nullable=False, server_default=text("false")),
     Index(None, "free_at"),
     _index("ix_lines_awaited", "free_at", "number_hash", where="is_awaited AND attempt_id IS NULL"),
+    _index("ix_lines_refused_at", "refused_at", "country", where="refused_at IS NOT NULL"),
     # Partial, so that PostgreSQL does not treat the column as a key: a claim then does not wait for transactions that
     # have locked the line only against deletion.
     _index("uq_lines_attempt_id", "attempt_id", where="attempt_id IS NOT NULL", unique=True),
@@ -679,6 +715,8 @@ inbox = _table(
     Column("kind", Text, nullable=False),
     Column("body", JSONB),
     Column("interview_id", Uuid),
+    # Of a report that a number is not to be called again: until it is applied, the last look blocks the number.
+    Column("number_hash", LargeBinary),
     Column("received_at", _INSTANT, nullable=False),
     Column("rung_at", _INSTANT, nullable=False),
     Column("applied_at", _INSTANT),
@@ -692,6 +730,7 @@ inbox = _table(
     Column("awaited_until", _INSTANT),
     CheckConstraint("(applied_at IS NULL) = (answer IS NULL)", name="applied_is_answered"),
     CheckConstraint("(applied_at IS NULL) = (body IS NOT NULL)", name="a_body_until_applied"),
+    CheckConstraint("number_hash IS NULL OR applied_at IS NULL", name="a_number_until_applied"),
     _index(
         "uq_inbox_idempotency_key", "principal_id", "idempotency_key", where="idempotency_key IS NOT NULL", unique=True
     ),
@@ -703,6 +742,8 @@ inbox = _table(
         where="applied_at < awaited_until AND answer ? 'refusal' AND quarantined_at IS NULL",
     ),
     _index("ix_inbox_waiting", "rung_at", where="applied_at IS NULL"),
+    # Nearly empty. No other index has its column, so that last looks read no other one however few commands wait.
+    _index("ix_inbox_refusals", "number_hash", where="number_hash IS NOT NULL"),
     _index("ix_inbox_waiting_by_interview", "interview_id", "seq", where="applied_at IS NULL"),
 )
 
@@ -785,6 +826,42 @@ tally_entries = _table(
     # Amounts that are not in the totals yet. Rows are only appended and deleted, so that no process waits for another.
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("entries", JSONB, nullable=False),
+)
+
+caller_days = _table(
+    "caller_days",
+    # The calls of each caller id that ended on a day of UTC.
+    Column("company_id", Uuid, primary_key=True),
+    Column("phone_number_id", Uuid, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("calls", Integer, nullable=False),
+    Column("answered", Integer, nullable=False),
+    Column("declined", Integer, nullable=False),
+    Column("blocked", Integer, nullable=False),
+    # Each alarm is raised once for a day.
+    Column("is_blocked_reported", Boolean, nullable=False, server_default=text("false")),
+    Column("is_rate_reported", Boolean, nullable=False, server_default=text("false")),
+    CheckConstraint("answered + declined + blocked <= calls", name="parts_of_the_calls"),
+    ForeignKeyConstraint(
+        # Release 0.2.0 erases a company's numbers without knowing this table.
+        ["company_id", "phone_number_id"],
+        ["phone_numbers.company_id", "phone_numbers.id"],
+        ondelete="CASCADE",
+    ),
+    Index(None, "day"),
+)
+
+caller_results = _table(
+    "caller_results",
+    # Ends of calls that are not in `caller_days` yet. Rows are only appended and deleted, so that no process waits for
+    # another, and refer to no other row, so that no call locks the row of its number.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("phone_number_id", Uuid, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("calls", Integer, nullable=False),
+    Column("answered", Integer, nullable=False),
+    Column("declined", Integer, nullable=False),
+    Column("blocked", Integer, nullable=False),
 )
 
 carrier_events = _table(

@@ -5,14 +5,14 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, true, update
+from sqlalchemy import ColumnElement, func, select, text, true, update
 
 from scheduler.domain.company import Billing, BillingSystem, Booking, Bucket, CompanyUsage, PriceList
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
+from scheduler.lifecycle.policy import REPORT_FIRST, latest_written
 from scheduler.logs import log
 from scheduler.persistence.companies import reached_by
-from scheduler.persistence.connection import Fixed, among_given
 from scheduler.persistence.rows import AnyRow, as_columns, from_row
 from scheduler.persistence.store import Store, insertion
 from scheduler.persistence.tables import companies, usage
@@ -24,21 +24,54 @@ _log = log(__name__)
 _BOOK = insertion(usage, turn=6, suffix="ON CONFLICT (attempt_id) DO NOTHING")
 
 
-_BILLINGS = Fixed(
-    select(companies.c.id, companies.c.billing_system, companies.c.prices, companies.c.ats_principal_id).where(
-        among_given(companies.c.id, "ids")
-    )
-)
+_BILLINGS = text("""
+    SELECT c.id, c.billing_system, c.prices, c.ats_principal_id,
+           c.deleted_at IS NULL AND EXISTS (
+               SELECT FROM api_keys k
+               WHERE (k.company_id = c.id OR (k.kind = 'ATS' AND k.principal_id = c.ats_principal_id))
+                 AND 'voice' = ANY (k.scopes)
+                 AND k.revoked_at IS NULL AND k.suspended_at IS NULL
+                 AND (k.expires_at IS NULL OR k.expires_at > :now)
+           ) AS may_report,
+           ARRAY (
+               SELECT x.interview_id
+               FROM inbox x
+               WHERE x.interview_id = ANY (CAST(:interviews AS uuid[])) AND x.applied_at IS NULL
+               GROUP BY x.interview_id
+               HAVING bool_or(
+                   x.kind = 'report_outcome'
+                   -- The latter was written by a wrong clock.
+                   AND x.received_at > :since AND x.received_at <= :latest  -- guard: old_report
+               )
+               -- Until an operator decides about the oldest command, none of the others is applied.
+               AND bool_and(x.quarantined_at IS NULL)  -- guard: quarantined_report
+           ) AS reports
+    FROM companies c
+    WHERE c.id = ANY (:ids)
+""")
 
 
 class Usage(Store):
-    def billings_of(self, company_ids: Collection[UUID]) -> dict[UUID, AnyRow]:
-        """Read the rows of `billing_from` for companies, also while they are being erased."""
-        rows = self._connection.execute(_BILLINGS, {"ids": list(company_ids)})
+    def billings_of(
+        self, company_ids: Collection[UUID], now: datetime, interview_ids: Collection[UUID] = ()
+    ) -> dict[UUID, AnyRow]:
+        """Read the rows of `billing_from` for companies, also while they are being erased.
+
+        `may_report` is true if a key that is active at `now` may report the outcome of their calls. `reports` are those
+        of the interviews for which a report was accepted and will soon be applied.
+        """
+        values = {
+            "ids": list(company_ids),
+            "interviews": list(interview_ids),
+            "now": now,
+            "since": now - REPORT_FIRST,
+            "latest": latest_written(now),
+        }
+        rows = self._connection.execute(_BILLINGS, values)
         return {row.id: row for row in rows}
 
-    def billing_of(self, company_id: UUID) -> Billing:
-        return billing_from(self.billings_of([company_id])[company_id])
+    def billing_of(self, company_id: UUID, now: datetime) -> Billing:
+        return billing_from(self.billings_of([company_id], now)[company_id])
 
     def bill(self, company_id: UUID, billing: Billing, now: datetime) -> None:
         """Set the billing of future calls, for a company that the caller has locked."""

@@ -30,5 +30,7 @@ LINES = timedelta(days=1)
 """A free line that no pending attempt needs. It holds only the hash of a phone number and blocks no calls."""
 ALARMS = timedelta(days=366)
 """An acknowledged alarm, as long as the history that explains it. An open alarm is kept."""
+CALLER_DAYS = timedelta(days=366)
+"""The counts of a caller id, as long as the history of its calls."""
 CONSOLE_SESSIONS = timedelta(days=30)
 """An expired session of the operators' console, or an unused sign-in link. A used link is kept, as the audit is."""

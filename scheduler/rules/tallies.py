@@ -5,10 +5,10 @@ An amount is added in the transaction that it counts. The sum is the same in any
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import zip_longest
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from scheduler.domain.alarm import KINDS, RaisedAlarm
 from scheduler.domain.attempt import Attempt, Deferred, Event, Reason
@@ -180,6 +180,8 @@ class Sent:
 
     lateness: timedelta
     answered_after: float
+    look: Mapping[str, Any] | None = field(default=None, repr=False)
+    """The record of the last look that permitted it. Not measured, but it comes and goes with the times."""
 
 
 def of_post(answer: CarrierAnswer, sent: Sent) -> Mapping[Key, Amount]:

@@ -32,7 +32,7 @@ class Apply:
     def __init__(self, context: Context, hints: Hints) -> None:
         self._database = context.database
         self._hints = hints
-        self._changes = Changes(context.hasher, context.policy)
+        self._changes = Changes(context)
         self._now = context.now
 
     def batch(self, command_ids: Sequence[UUID]) -> list[UUID]:

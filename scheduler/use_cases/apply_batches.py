@@ -21,7 +21,7 @@ from scheduler.domain.batch import (
     WaitingItem,
 )
 from scheduler.domain.command import Command, CommandKind, CreateInterview, Refusal, refusal_of
-from scheduler.domain.interview import InterviewStatus, InterviewStory
+from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
 from scheduler.domain.refusals import InvalidRequest, Refused
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import partner_events, retries
@@ -242,12 +242,14 @@ def save_or_finish(stores: Stores, batch: Batch, now: datetime, work_at: datetim
 def cancel_interviews(stores: Stores, batch: Batch, now: datetime) -> Batch:
     """Cancel pending calls of the next interviews of a locked, cancelled batch. The last ones finish the batch.
 
-    A call in progress goes on, and nothing follows it, because its interview is cancelled.
+    A call in progress goes on, and nothing follows it, because its interview is cancelled. A failed interview is also
+    cancelled if a call of it may be proven late: a time that the person named in it would be planned then.
     """
     some = stores.batches.interviews_to_cancel(batch.id, _CANCELLED_A_TRANSACTION)
     locked = stores.interviews.lock_all([interview_id for _, interview_id in some])
     scheduled = [each for each in locked if retries.may_go_on(each)]
     ids = [each.id for each in scheduled]
+    unproven = _unproven(stores, [each for each in locked if each.id not in ids])
     # No other transaction adds or ends an attempt of an interview that this one has locked.
     attempts = stores.attempts.lock_all(ids, list(stores.attempts.open_of(ids).values()))
     actor = f"key:{batch.key_id}"
@@ -258,6 +260,8 @@ def cancel_interviews(stores: Stores, batch: Batch, now: datetime) -> Batch:
                 stores.attempts.save(attempt, cancelled, actor, now)  # guard: batch_cancel
         for interview in scheduled:
             stores.interviews.set_status(interview, InterviewStatus.CANCELLED, now)  # guard: batch_no_more
+        for interview in unproven:
+            stores.interviews.set_status(interview, InterviewStatus.CANCELLED, now)  # guard: batch_unproven
     if some:
         stores.batches.cancelled_to(batch.id, some[-1][0])
     if len(some) < _CANCELLED_A_TRANSACTION:
@@ -266,6 +270,13 @@ def cancel_interviews(stores: Stores, batch: Batch, now: datetime) -> Batch:
     stores.batches.save(batch, now)
     failpoint("batch.cancelling")
     return batch
+
+
+def _unproven(stores: Stores, interviews: Sequence[Interview]) -> list[Interview]:
+    """List the failed interviews among these that would go on if a call of theirs were proven late."""
+    failed = [each for each in interviews if retries.may_call_back(each)]
+    ids = stores.conversations.to_be_proven([each.id for each in failed]) if failed else ()
+    return [each for each in failed if each.id in ids]
 
 
 _NOTE = "the batch was cancelled"

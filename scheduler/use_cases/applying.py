@@ -86,9 +86,7 @@ class NewInterviews:
         with nullcontext() if named_before else turn.stores.connection.beside():
             story = self._decide(turn, known, request)
             turn.stores.interviews.add(story.interview, access.content_hash(request))
-            for attempt in story.attempts:
-                _add(turn, attempt)
-        return story
+            return replace(story, attempts=tuple(_add(turn, attempt) for attempt in story.attempts))
 
     def decide(self, turn: Turn, request: CreateInterview) -> InterviewStory:
         """Decide what `create` would add. Inline candidates, agents and jobs are added to the stores of the turn."""
@@ -172,8 +170,7 @@ class NewInterviews:
         For a test interview it is already completed and takes no line.
         """
         attempt = self._first(turn, interview, callee, schedule, warnings, manual=True)
-        _add(turn, attempt)
-        return attempt
+        return _add(turn, attempt)
 
     def _first(
         self,
@@ -210,11 +207,10 @@ class NewInterviews:
         return attempt
 
 
-def _add(turn: Turn, attempt: Attempt) -> None:
+def _add(turn: Turn, attempt: Attempt) -> Attempt:
     if attempt.state is AttemptState.COMPLETED:
-        turn.stores.attempts.add(attempt, CreatedAsTest(), turn.actor)
-    else:
-        add_attempt(turn.stores, attempt, turn.actor)
+        return turn.stores.attempts.add(attempt, CreatedAsTest(), turn.actor)
+    return add_attempt(turn.stores, attempt, turn.actor)
 
 
 def explicit_expiry(text: str, clock: CalleeClock | None) -> datetime:

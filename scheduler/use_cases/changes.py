@@ -5,8 +5,8 @@ from uuid import UUID
 
 from scheduler.domain import attempt as events
 from scheduler.domain import refusals
-from scheduler.domain.attempt import Attempt, AttemptState, Decision, Reason
-from scheduler.domain.call import CalleeClock, ScheduleWarning
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Decision, Reason
+from scheduler.domain.call import CalleeClock, Schedule, ScheduleWarning
 from scheduler.domain.command import (
     Answer,
     CancelAttempt,
@@ -15,6 +15,7 @@ from scheduler.domain.command import (
     DeleteAttempt,
     DeleteInterview,
     InvokeAttempt,
+    ReportOutcome,
     Request,
     RescheduleAttempt,
     TimeName,
@@ -23,22 +24,24 @@ from scheduler.domain.command import (
 from scheduler.domain.interview import AgentType, Interview, InterviewStatus, InterviewStory
 from scheduler.domain.resource import ExternalId, ExternalKind
 from scheduler.failpoints import failpoint
-from scheduler.hashing import Hasher
-from scheduler.lifecycle import retries, scheduling
-from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle import conversations, retries, scheduling
+from scheduler.lifecycle.policy import CALL_BACK_GAP
+from scheduler.lifecycle.scheduling import Callee
 from scheduler.persistence.json_columns import STORY, private_fields
 from scheduler.rules import resources
 from scheduler.use_cases.applying import NewInterviews, explicit_expiry
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
 from scheduler.use_cases.shared import access
-from scheduler.use_cases.shared.batch import callee_from
+from scheduler.use_cases.shared.batch import Batch, callee_from
+from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.turn import Turn
 
 
 class Changes:
-    def __init__(self, hasher: Hasher, policy: Policy) -> None:
-        self._new = NewInterviews(hasher, policy)
-        self._policy = policy
+    def __init__(self, context: Context) -> None:
+        self._new = NewInterviews(context.hasher, context.policy)
+        self._effects = context.effects
+        self._policy = context.policy
 
     def of(self, turn: Turn, request: Request) -> tuple[UUID, Answer]:
         """Make the change, and return the interview and the answer. Raises Refused, with a part of it made."""
@@ -62,6 +65,8 @@ class Changes:
             case DeleteAttempt():
                 self._delete_attempt(turn, request)
                 return request.interview_id, Answer(attempt_id=request.attempt_id)
+            case ReportOutcome():
+                return request.interview_id, self._report(turn, request)
             case DecideOutcome():
                 attempt = self._decide(replace(turn, operator=request.operator), request)
                 return request.interview_id, Answer(attempt_id=attempt.id)
@@ -223,6 +228,83 @@ class Changes:
         failpoint("cancel.cancelling")
         return cancelled
 
+    # ---- voice servers
+
+    def _report(self, turn: Turn, request: ReportOutcome) -> Answer:
+        """Store the outcome of an answered call. After the end of the call it decides at once, otherwise at the end.
+
+        A repeated report changes nothing and gets the answer of the first one. A note about an erased person is not
+        stored. A refusal of the number is also noted for a deleted interview or attempt, without its note.
+        """
+        stores, with_deleted = turn.stores, conversations.is_lasting(request)
+        interview = access.lock_interview(stores, turn.company_id, request.interview_id, with_deleted=with_deleted)
+        # Before the attempt is locked: an erasure locks the person first.
+        note = None if request.note is None or not stores.candidates.lock_kept(interview.candidate_id) else request.note
+        lock = stores.conversations.lock if with_deleted else stores.attempts.lock_of_interview
+        attempt = lock(interview.id, request.attempt_id)
+        if attempt is None:
+            raise access.not_found("callAttempt", request.attempt_id)
+        if interview.deleted_at is not None or attempt.deleted_at is not None:
+            note = attempt.outcome_note  # guard: note_of_the_deleted
+        if conversations.is_new_report(attempt, request.outcome, request.call_back_at, note):
+            interview, call_back = self._call_back(turn, interview, request)
+            event = events.Reported(outcome=request.outcome, outcome_note=note, call_back=call_back)
+            attempt = self._reported(turn, interview, attempt, event)
+        return Answer(attempt_id=attempt.id, snapshot=_reported(attempt))
+
+    def _reported(self, turn: Turn, interview: Interview, attempt: Attempt, event: events.Reported) -> Attempt:
+        """Save a report with what follows from it. From that of a deleted interview only the block of the number."""
+        if interview.deleted_at is not None:  # guard: deleted_interview
+            return turn.stores.attempts.save(attempt, event, turn.actor, turn.now)
+        batch = Batch(turn.stores, [interview], [attempt])
+        return self._effects.apply_events(batch, attempt, [event], turn.actor, turn.now)
+
+    def _call_back(self, turn: Turn, interview: Interview, request: ReportOutcome) -> tuple[Interview, Schedule | None]:
+        """Resolve the time that the person named, by every rule of a requested time. Raises its refusal.
+
+        A default expiry moves with it, as it does with an invoke.
+        """
+        if request.call_back_at is None:
+            return interview, None
+        callee = callee_from(turn.stores.attempts.callee_of(interview.id))
+        try:
+            return self._called_back(turn, interview, callee, request.call_back_at)
+        except refusals.ScheduleInPast as refusal:
+            raise self._in_past(turn, request.call_back_at, callee) from refusal
+        except _TOO_LATE as refusal:
+            expires_at = None if interview.expires_by_default else interview.expires_at
+            possible = conversations.last_possible(
+                request.call_back_at, callee, expires_at, turn.requested_at, self._policy
+            )
+            refusal.details.update(possible)
+            raise
+
+    def _called_back(
+        self, turn: Turn, interview: Interview, callee: Callee, call_back_at: str
+    ) -> tuple[Interview, Schedule]:
+        schedule, _ = self._new.schedule(call_back_at, callee, turn.requested_at, "callBackAt")
+        # A time that has just passed would ring at once, when the person has hung up.
+        if schedule.earliest_at <= turn.requested_at:
+            raise refusals.ScheduleInPast
+        made = turn.stores.attempts.counts_of([interview.id], retries.MOST_ATTEMPTS)[interview.id]
+        if not retries.takes_another_attempt(made):
+            raise refusals.TooManyAttempts
+        before = interview
+        if interview.expires_by_default:
+            expires_at = max(interview.expires_at, scheduling.default_expiry(schedule.due_at))
+            interview = replace(interview, expires_at=expires_at)
+        scheduling.must_open_before(interview.expires_at, schedule.due_at, self._policy)
+        if interview != before:
+            interview = turn.stores.interviews.save(interview, turn.now, before=before)
+        return interview, schedule
+
+    def _in_past(self, turn: Turn, call_back_at: str, callee: Callee) -> refusals.ScheduleInPast:
+        return refusals.ScheduleInPast(
+            "callBackAt is in the past. Send the time that the person named, or the next one that is possible:"
+            " details.nextAllowedScheduledAt.",
+            **scheduling.next_allowed(call_back_at, callee, turn.requested_at + CALL_BACK_GAP, self._policy),
+        )
+
     # ---- operators
 
     def _decide(self, turn: Turn, request: DecideOutcome) -> Attempt:
@@ -251,6 +333,24 @@ class Changes:
             self._cancelled(turn, attempt, request.reason)
 
 
+_TOO_LATE = (refusals.ScheduleTooFar, refusals.ConsentExpired, refusals.NoOpeningBeforeExpiry)
+"""Refusals of a time that is only possible earlier."""
+
+
+def _reported(attempt: Attempt) -> dict[str, object]:
+    """Build the answer of a report, the same for each repetition. A wait that has ended counts as a report."""
+    outcome = attempt.outcome or ConversationOutcome.FINISHED
+    reported_at = attempt.outcome_at or attempt.ended_at
+    assert reported_at is not None
+    return {
+        "call_attempt_id": str(attempt.id),
+        "interview_id": str(attempt.interview_id),
+        "outcome": outcome.value,
+        "reported_at": reported_at.isoformat(),
+        "call_back_at": attempt.call_back and attempt.call_back.due_at.isoformat(),
+    }
+
+
 def _why_not_moved(status: InterviewStatus) -> str:
     """Build the message for a new time of an interview without a pending attempt."""
     if status in {InterviewStatus.COMPLETED, InterviewStatus.CANCELLED}:
@@ -271,7 +371,11 @@ def _snapshot(story: InterviewStory) -> dict[str, object]:
         exclude={
             "interview": set(private_fields(Interview)),
             "attempts": {
-                "__all__": {"number_hash": True, "token": True, "called_number": True, "schedule": {"number": True}}
+                "__all__": {
+                    **dict.fromkeys(("number_hash", "token", "called_number", "history_seal", "outcome_note"), True),
+                    "schedule": {"number": True},
+                    "call_back": {"number": True},
+                }
             },
         },
     )

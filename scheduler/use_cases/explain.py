@@ -9,13 +9,15 @@ from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter
 from scheduler.domain.call import Schedule, ScheduleWarning
 from scheduler.domain.command import refusal_of
 from scheduler.domain.company import Company, Mails
+from scheduler.domain.conversation import Conversation
 from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, HistoryEntry
 from scheduler.domain.interview import Candidate, InterviewFilter, InterviewStory
 from scheduler.domain.principal import MAX_NAME, Principal, seen_by_companies
-from scheduler.domain.refusals import PhoneNumberRequired, Refused
+from scheduler.domain.refusals import NotFound, PhoneNumberRequired, Refused
 from scheduler.domain.resource import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.lifecycle import blocks, scheduling
-from scheduler.lifecycle.state_machine import has_live_leg
+from scheduler.lifecycle.policy import TOKEN_LASTS
+from scheduler.lifecycle.state_machine import has_live_leg, is_awaited
 from scheduler.persistence.last_looks import LastLookRow
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resources import shown
@@ -28,6 +30,9 @@ from scheduler.wire.named_fields import named, of_question
 
 _FAR = timedelta(days=365 * 50)
 _KEY = "key:"
+_NO_SUCH_CALL = (
+    "No call has this token. It is valid until one hour after the end of its call, for keys of the company that calls."
+)
 
 
 class Explain:
@@ -84,6 +89,47 @@ class Explain:
             company = access.authorized_company(stores, principal, company_id)
             return _attempt_of(stores, company, interview_id, attempt_id)
 
+    def conversation(self, principal: Principal, token: str) -> Conversation:
+        """Find the call that a token names, in any company that the principal reaches. Raises NotFound, DatabaseAway.
+
+        The token is the only proof that is needed, so an ATS key names no company.
+        """
+        with self._database.reading(principal) as stores:
+            attempt = self._of_token(stores, principal, token)
+            interview = access.require(
+                stores.interviews.get(attempt.company_id, attempt.interview_id), "interview", attempt.interview_id
+            )
+            company = access.require(stores.companies.get(attempt.company_id), "company", attempt.company_id)
+        return Conversation(
+            attempt=attempt,
+            candidate_id=interview.candidate_id,
+            agent_id=interview.agent_id,
+            job_id=interview.job_id,
+            focus=interview.focus,
+            longest=interview.duration,
+            settings=company.settings,
+        )
+
+    def reported_call(self, principal: Principal, token: str, *, refuses_number: bool) -> Attempt:
+        """Find the call that a report names by its token. Raises NotFound, DatabaseAway.
+
+        A person who asks for no further calls is heard also after a deletion.
+        """
+        with self._database.reading(principal) as stores:
+            return self._of_token(stores, principal, token, with_deleted=refuses_number)
+
+    def _of_token(self, stores: Stores, principal: Principal, token: str, *, with_deleted: bool = False) -> Attempt:
+        ended_after = self._now() - TOKEN_LASTS
+        attempt = stores.conversations.attempt_of_token(
+            token,
+            ended_after=ended_after,
+            claimed_after=ended_after - self._policy.longest_call,
+            with_deleted=with_deleted,
+        )
+        if attempt is None or not stores.keys.reach(principal, attempt.company_id):
+            raise NotFound(_NO_SUCH_CALL, resourceType="callAttempt")
+        return attempt
+
     def explanation(
         self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID
     ) -> Explanation:
@@ -131,7 +177,7 @@ class Explain:
     ) -> Explanation:
         """Build the explanation for `reader`, or for the operator without one. `row`: the attempt's last look."""
         now = self._now()
-        happenings = _with_key_names(stores, stores.attempts.history(attempt.id), attempt.company_id, reader)
+        happenings = with_key_names(stores, stores.attempts.history(attempt.id), attempt.company_id, reader)
         if reader is not None:
             happenings = tuple(replace(each, actor=seen_by_companies(each.actor)) for each in happenings)
         blocking: tuple[Block, ...] = ()
@@ -224,10 +270,12 @@ def waits_for(attempt: Attempt, now: datetime) -> str:
         return "the call's end"
     if attempt.phase is Phase.UNKNOWN:
         return "proof of what became of it"
+    if is_awaited(attempt):
+        return "the outcome of the conversation"
     return "the call's end" if has_live_leg(attempt) else ""
 
 
-def _with_key_names(
+def with_key_names(
     stores: Stores, happenings: Sequence[HistoryEntry], company_id: UUID, reader: Principal | None
 ) -> tuple[HistoryEntry, ...]:
     """Add the name of the API key that caused each entry, if the reader may know that key."""

@@ -25,8 +25,12 @@ from scheduler.use_cases.shared.conflicts import blaming, put_off, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
 from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.shared.report_order import ReportFirst
+from scheduler.use_cases.shared.voice_server import VoiceServerJudge
 
 _log = log(__name__)
+_FALLBACK = "duecall-fallback"
+"""Marks the stored form of a request for other instructions. No field of a carrier has this name."""
 _WAITS_IN_TURN = timedelta(seconds=30)
 """The longest time for which a callback waits for an earlier one before it raises an alarm."""
 
@@ -34,29 +38,42 @@ _WAITS_IN_TURN = timedelta(seconds=30)
 class Hear:
     """Stores and applies callbacks of the carrier. A callback that arrives twice is applied once."""
 
-    def __init__(self, context: Context, hints: Hints, callbacks: CarrierCallbacks) -> None:
+    def __init__(
+        self, context: Context, hints: Hints, callbacks: CarrierCallbacks, voice: VoiceServerJudge | None = None
+    ) -> None:
+        """Build it. Only workers have a judge of the voice server: the API applies no callback."""
         self._database = context.database
         self._hints = hints
         self._callbacks = callbacks
+        self._voice = voice
         self._hasher = context.hasher
         self._effects = context.effects
         self._now = context.now
 
-    def genuine(self, token: str, path: str, form: Sequence[tuple[str, str]], signature: str) -> NewCarrierEvent:
+    def genuine(
+        self, token: str, path: str, form: Sequence[tuple[str, str]], signature: str, *, is_fallback: bool = False
+    ) -> NewCarrierEvent:
         """Make an event of a callback, unchanged. `path` is the request path with its query.
 
+        `is_fallback`: a request for other instructions, because the voice server gave none.
         Raises NotACallback for a forged or unreadable request.
         """
         fields = dict(form)
         if (
             len(fields) != len(form)
+            or _FALLBACK in fields
             # The signature is the carrier's only credential.
             or not self._callbacks.is_genuine(path, form, signature)  # guard: signature
         ):
             raise NotACallback
-        self._callbacks.read(token, fields)
+        fields |= {_FALLBACK: "true"} if is_fallback else {}
+        self._read(token, fields)
         content_hash = self._hasher.callback(fingerprint(token.encode(), json.dumps(fields, sort_keys=True).encode()))
         return NewCarrierEvent(id=new_id(self._now()), token=token, raw=fields, fingerprint=content_hash)
+
+    def _read(self, token: str, fields: Mapping[str, str]) -> CallNews:
+        read = self._callbacks.read_fallback if _FALLBACK in fields else self._callbacks.read
+        return read(token, fields)
 
     def store(self, callbacks: Sequence[NewCarrierEvent]) -> None:
         """Store each callback once, all in one transaction, and send one hint. Raises DatabaseAway, CommitInDoubt.
@@ -108,8 +125,8 @@ class Hear:
     def _apply(self, event_ids: Sequence[UUID], *, lock_s: float = BATCH_LOCK_S) -> Collection[UUID]:
         """Apply the callbacks. Return the ids to apply one by one.
 
-        Those whose attempts or interviews are locked wait for another hint. Those of an attempt that this release
-        cannot read stay for a worker that can.
+        Those whose attempts or interviews are locked wait for another hint, and so do those of a call whose end
+        comes after an accepted report. Those of an attempt that this release cannot read stay for a worker that can.
         """
         with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
@@ -123,15 +140,20 @@ class Hear:
             batch, held = Batch.free(stores, by_attempt)
             waiting = [each for each in events if each.claim is not None and not batch.has(each.claim.attempt_id)]
             events = [each for each in events if each not in waiting]
-            asks = self._hear(batch, events, now)
+            asks, early = self._hear(batch, events, now)
+            waiting += [each for each in events if each.claim is not None and each.claim.attempt_id in early]
+            events = [each for each in events if each not in waiting]
             if events:
                 stores.carrier_events.heard([event.id for event in events], now)
             failpoint("hear.hearing")
         failpoint("hear.heard")
-        locked = {each.id: each.received_at for each in waiting if each.claim and each.claim.attempt_id in held}
-        put_off(self._hints, tasks.HEAR, locked, now)
+        soon = held | early
+        again = {each.id: each.received_at for each in waiting if each.claim and each.claim.attempt_id in soon}
+        put_off(self._hints, tasks.HEAR, again, now)
         if asks:
             self._hints.send(tasks.SETTLE)
+        if self._voice is not None:
+            self._voice.hear(batch.without_instructions)
         return alone
 
     def _count_failure(self, event_id: UUID, failed_with: str) -> None:
@@ -146,9 +168,10 @@ class Hear:
                     event_id=str(event_id),
                 )
 
-    def _hear(self, batch: Batch, events: Sequence[CarrierEvent], now: datetime) -> bool:
+    def _hear(self, batch: Batch, events: Sequence[CarrierEvent], now: datetime) -> tuple[bool, set[UUID]]:
         """Apply the callbacks. Return True if a callback proves nothing and the carrier must be polled.
 
+        Return also the attempts whose calls end after an accepted report. Their callbacks are applied again later.
         If one of several fails, all events of its attempt are taken out, so that they keep their order.
         """
         claimed = [(event, event.claim) for event in events if event.claim is not None]
@@ -158,18 +181,21 @@ class Hear:
         heard: list[tuple[UUID, CallNews]] = []
         for event, claim in claimed:
             with blaming(by_attempt[claim.attempt_id], of=len(events)):
-                news = self._callbacks.read(event.token, event.raw)
+                news = self._read(event.token, event.raw)
             if not decisions.is_old_news(claim.closed_sid, news):
                 heard.append((claim.attempt_id, news))
         asks: set[UUID] = set()
+        early: set[UUID] = set()
         for attempt_id, news in _in_order(heard):
             with blaming(by_attempt[attempt_id], of=len(events)):
                 found = self._effects.hear(batch, batch.attempt(attempt_id), news, "carrier", now)
             if isinstance(found, AskTheCarrier):
                 asks.add(attempt_id)
+            elif isinstance(found, ReportFirst):
+                early.add(attempt_id)
         for attempt_id in asks:
             batch.stores.attempt_polls.reschedule_poll(attempt_id, batch.attempt(attempt_id).epoch, now)
-        return bool(asks)
+        return bool(asks) or any(batch.attempt(attempt_id).sip_code is not None for attempt_id, _ in heard), early
 
 
 def _may_be_early(stores: Stores, alarmed: InvariantViolated, event_id: UUID, now: datetime) -> bool:

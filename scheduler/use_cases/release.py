@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 from scheduler.failpoints import failpoint
+from scheduler.lifecycle import voice_server
 from scheduler.lifecycle.breaker import PROBED_WITHIN, Breaker
 from scheduler.lifecycle.capacity import kept_places
 from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN, latest_release
@@ -21,7 +22,7 @@ from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import BATCH_LOCK_S, is_conflict
 from scheduler.persistence.stores import Stores
 from scheduler.timing import zone_names
-from scheduler.use_cases.operations.counts import Tallies
+from scheduler.use_cases.operations.counts import CallerReputation, Tallies
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.context import Context
@@ -69,6 +70,7 @@ class Release:
     def __init__(self, context: Context, hints: Hints, account_id: int) -> None:
         self._database = context.database
         self._tallies = Tallies(context.database)
+        self._callers = CallerReputation(context)
         self._events = NumberEvents(context.database, hints, context.now)
         self._hints = hints
         self._account_id = account_id
@@ -119,14 +121,18 @@ class Release:
         room = startable - released.all
         room = min(room, free)  # guard: release_places
         if on_trial:
-            room -= stores.carrier_accounts.calls_being_placed(account.id)
+            since = voice_server.tried_since(account.breaker)
+            room -= stores.carrier_accounts.calls_being_placed(account.id, since)
         if room <= 0:
             return {}, False
         places = max(0, free - kept_places(account.max_calls))
         until = now + RELEASE_SPAN
         is_cut = self._hold(stores, now, now + ahead)
         if on_trial:
-            tried = stores.attempt_release.release(now, until, 1, account.id, places=places, on_trial=True)
+            since = account.breaker.answered_at
+            tried = stores.attempt_release.release(
+                now, until, 1, account.id, places=places, on_trial=True, tried_since=since
+            )
             # Every due call may wait for a scope that is half-open too.
             return tried or self._release_trials(stores, now, until, 1), False
         tried = {}
@@ -202,6 +208,10 @@ class Release:
     def fold_tallies(self) -> None:
         """Add the amounts that all processes have appended to the totals. Raises DatabaseAway."""
         self._tallies.fold()
+
+    def fold_callers(self) -> None:
+        """Add the ended calls of caller ids to their days, and raise alarms about them. Raises DatabaseAway."""
+        self._callers.fold()
 
     def number_events(self) -> None:
         """Give new partner events their places in the order. Raises DatabaseAway."""

@@ -11,6 +11,7 @@ from scheduler.domain.attempt import Attempt, Expired, HangUpCause, Phase, Proof
 from scheduler.domain.call import CallNews, CallStatus, ListedCall
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import decisions, settling
+from scheduler.lifecycle.call_reasons import may_lack_instructions, names_no_cause
 from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import ASK_EVERY, POLLS
 from scheduler.logs import log
@@ -25,6 +26,9 @@ from scheduler.use_cases.shared.carrier_state import CarrierProbe
 from scheduler.use_cases.shared.conflicts import again_at_once
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
+from scheduler.use_cases.shared.outcome_waits import OutcomeWaits
+from scheduler.use_cases.shared.report_order import ReportFirst, report_comes_first
+from scheduler.use_cases.shared.voice_server import VoiceServerJudge
 
 _log = log(__name__)
 _MAX_PER_ROUND = 100
@@ -74,6 +78,7 @@ class Settle:
         queries: CarrierQueries,
         account_id: int,
         *,
+        voice: VoiceServerJudge | None = None,
         longest_round: timedelta = _LONGEST_ROUND,
     ) -> None:
         self._database = context.database
@@ -82,6 +87,8 @@ class Settle:
         self._longest_round = longest_round
         self._correct = Correct(context.database, context.policy, context.now)
         self._probe = CarrierProbe(context, queries, account_id)
+        self._voice = voice
+        self._outcome_waits = OutcomeWaits(context)
         self._effects = context.effects
         self._policy = context.policy
         self._now = context.now
@@ -95,6 +102,7 @@ class Settle:
         self._correct.round()
         self._step_each(AttemptPolls.to_expire, self._end_expired)
         self._step_each(AttemptPolls.lapsed_leases, self._lapse)
+        self._outcome_waits.end()
         this_round = self._new_round()
         this_round.carrier_is_away = self._probe_carrier()
         self._end_strays(this_round)
@@ -106,8 +114,10 @@ class Settle:
         return _Round(ends=monotonic() + self._longest_round.total_seconds())
 
     def _probe_carrier(self) -> bool:
-        """Return True if the carrier was probed and is unavailable."""
+        """Probe voice server and carrier. Return True if the carrier was probed and is unavailable."""
         try:
+            if self._voice is not None:
+                again_at_once(self._voice.run)
             return again_at_once(self._probe.run)
         except LockTaken:
             _log.error(
@@ -255,7 +265,7 @@ class Settle:
             return _PollResult(outcome=self._queries.fetch(attempt.call_sid))
         listed = self._unbound(attempt)
         outcome = settling.on_listing(attempt, listed.calls, listed.asked_at, self._policy)
-        if isinstance(outcome, CallNews) and decisions.names_no_cause(outcome):
+        if isinstance(outcome, CallNews) and (names_no_cause(outcome) or may_lack_instructions(outcome, self._policy)):
             outcome = self._queries.fetch(outcome.call_sid)
         return _PollResult(outcome=outcome, listed_at=listed.asked_at)
 
@@ -292,6 +302,7 @@ class Settle:
     def _apply(self, attempt_id: UUID, epoch: int, result: _PollResult) -> None:
         """Apply the carrier's answer. Raises Alarmed: nothing was written."""
         outcome = result.outcome
+        failed: list[Attempt] = []
         with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             interview_id = stores.attempts.interview_of(attempt_id)
@@ -313,9 +324,12 @@ class Settle:
                     attempt = stores.attempts.lock(attempt_id)
                     attempt = replace(attempt, listed_at=result.listed_at or attempt.listed_at)
                     verdict = settling.on_no_answer(attempt, now, self._policy)
-                    if verdict is None:
+                    if not isinstance(verdict, ProofMissing):
                         return  # the clock was set since the poll
-                    self._effects.apply_events(Batch(stores, [interview]), attempt, [verdict], _ACTOR, now)
+                    batch = Batch(stores, [interview])
+                    if report_comes_first(batch, attempt, [verdict], now):
+                        return  # the next poll gives it up
+                    self._effects.apply_events(batch, attempt, [verdict], _ACTOR, now)
                     failpoint("settle.failing")
                     _log.error(
                         "outcome_unknown: nothing proved whether the call was placed, so a person decides",
@@ -326,9 +340,17 @@ class Settle:
                     pass  # the next poll asks again
                 case CallNews():
                     attempt = stores.attempts.lock(attempt_id)
-                    self._effects.hear(Batch(stores, [interview]), attempt, outcome, _ACTOR, now)
+                    batch = Batch(stores, [interview])
+                    if isinstance(self._effects.hear(batch, attempt, outcome, _ACTOR, now), ReportFirst):
+                        stores.attempt_polls.reschedule_poll(attempt_id, epoch, now + ASK_EVERY)
+                    failed = batch.without_instructions
                     failpoint("settle.proving")
         failpoint("settle.settled")
+        self._judge_voice_server(failed)
+
+    def _judge_voice_server(self, failed: Sequence[Attempt]) -> None:
+        if self._voice is not None:
+            self._voice.hear(failed)
 
     def _raise_alarm(self, alarmed: InvariantViolated, listed_at: datetime | None) -> None:
         """Raise the alarm in a new transaction, because the company is locked before its attempts."""
@@ -354,22 +376,28 @@ class Settle:
     def _search(self, attempt: Attempt, this_round: _Round) -> None:
         """Search the carrier's list for the call, outside any transaction, and apply the result."""
         listed: _Listed | None = None
+        found: CallNews | Alarm | None = None
         if not this_round.carrier_is_away:
             try:
-                listed = self._unbound(attempt)
+                read = self._unbound(attempt)
+                found = settling.on_search(read.calls)
+                if isinstance(found, CallNews) and may_lack_instructions(found, self._policy):
+                    found = self._queries.fetch(found.call_sid)
+                listed = read
             except CarrierUnavailable as error:
+                found = None
                 this_round.carrier_is_away = isinstance(error, CarrierAway)
                 _log.warning("search_failed: the carrier did not list its calls", attempt_id=str(attempt.id))
         try:
-            self._apply_search(attempt, listed)
+            self._apply_search(attempt, listed, found)
         except InvariantViolated as alarmed:
             with self._database.transaction() as stores:
                 self._effects.pause_for_alarm_in(stores, alarmed, stores.instant(self._now))
                 self._search_again(stores, attempt, listed)
 
-    def _apply_search(self, searched: Attempt, listed: _Listed | None) -> None:
+    def _apply_search(self, searched: Attempt, listed: _Listed | None, found: CallNews | Alarm | None) -> None:
         """Apply the result of a search. Raises Alarmed: nothing was written."""
-        found = None if listed is None else settling.on_search(listed.calls)
+        failed: list[Attempt] = []
         with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             interview_id = stores.attempts.interview_of(searched.id)
             if interview_id is None:
@@ -383,7 +411,10 @@ class Settle:
             self._search_again(stores, attempt, listed)
             if found is not None and not _cause_may_follow(stores, attempt, found):
                 attempt = stores.attempts.lock(attempt.id)
-                self._effects.hear(Batch(stores, [interview]), attempt, found, _ACTOR, stores.instant(self._now))
+                batch = Batch(stores, [interview])
+                self._effects.hear(batch, attempt, found, _ACTOR, stores.instant(self._now))
+                failed = batch.without_instructions
+        self._judge_voice_server(failed)
 
     def _search_again(self, stores: Stores, attempt: Attempt, listed: _Listed | None) -> None:
         """Set the time of the next search. Without a complete list the line stays blocked until after that search."""
@@ -414,4 +445,6 @@ class Settle:
 
 def _cause_may_follow(stores: Stores, attempt: Attempt, news: CallNews) -> bool:
     """Return True if a stored callback may contain the cause of the failure, which a poll does not return."""
-    return decisions.names_no_cause(news) and stores.carrier_events.is_one_unheard(attempt.token or "")
+    if attempt.sip_code is not None:
+        return False  # it was heard
+    return names_no_cause(news) and stores.carrier_events.is_one_unheard(attempt.token or "")

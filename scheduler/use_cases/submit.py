@@ -25,7 +25,7 @@ from scheduler.domain.refusals import InvalidFields, InvalidRequest, Refused
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher, fingerprint
 from scheduler.ids import id_or_none, new_id
-from scheduler.lifecycle import decisions, partner_events
+from scheduler.lifecycle import conversations, decisions, partner_events
 from scheduler.lifecycle.policy import MAX_AWAITED
 from scheduler.logs import log
 from scheduler.persistence.database import Database
@@ -105,7 +105,7 @@ class Submit:
                 answer=None if refused is None else Answer(refusal=refusal_of(refused)),
                 awaited_until=now + min(awaited_for, MAX_AWAITED) if awaited_for and refused is None else None,
             )
-            accepted = _accept(stores, command)
+            accepted = _accept(stores, command, conversations.refused_by(request) if refused is None else None)
             if not has_response and not accepted.replayed:
                 _report_refusal(stores, command)
             failpoint("submit.accepting")
@@ -193,7 +193,7 @@ def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refu
     if isinstance(request, CreateInterview):
         return None
     try:
-        access.lock_interview(stores, company_id, request.interview_id)
+        access.lock_interview(stores, company_id, request.interview_id, with_deleted=conversations.is_lasting(request))
         busy = access.lock_busy(stores, request.interview_id)
         if isinstance(request, RescheduleAttempt | DeleteAttempt) and not stores.attempts.is_listed(
             request.interview_id, request.attempt_id
@@ -205,8 +205,8 @@ def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refu
     return None
 
 
-def _accept(stores: Stores, command: Command) -> Accepted:
-    if stores.inbox.add(command):
+def _accept(stores: Stores, command: Command, refused_by: UUID | None = None) -> Accepted:
+    if stores.inbox.add(command, refused_by=refused_by):
         return Accepted(command=command, replayed=False)
     return Accepted(command=access.first_with_its_key(stores, command), replayed=True)
 

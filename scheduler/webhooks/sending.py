@@ -19,7 +19,7 @@ DATA_FIELDS = frozenset(
     {
         *("batchId", "callAttemptId", "candidateId", "commandId", "companyId", "externalId", "interviewId", "jobId"),
         *("nextAttemptId", "webhookId"),
-        *("status", "reasonCode", "decision", "by", "dueAt", "timezone", "retryNumber"),
+        *("status", "reasonCode", "outcome", "decision", "by", "dueAt", "timezone", "retryNumber"),
         *("applied", "refused", "cancelled"),
     }
 )

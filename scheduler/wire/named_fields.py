@@ -16,6 +16,7 @@ from scheduler.domain.command import (
     DeleteAttempt,
     DeleteInterview,
     InvokeAttempt,
+    ReportOutcome,
     Request,
     RescheduleAttempt,
     UpdateInterview,
@@ -136,7 +137,7 @@ def _name(location: Sequence[str | int]) -> str:
 Fields = Mapping[type[Refused], str]
 """Field names by class of refusal. Refusals that are about no field of this request are left out."""
 
-_OF_THE_TIME: tuple[type[Refused], ...] = (
+OF_THE_TIME: tuple[type[Refused], ...] = (
     refusals.InvalidDateFormat,
     refusals.ScheduleInPast,
     refusals.ScheduleTooFar,
@@ -184,17 +185,21 @@ def of_command(request: Request) -> Fields:
         case UpdateInterview():
             return {**_METADATA, refusals.StatusNotSettable: "status", **_of_times(request)}
         case InvokeAttempt() if request.scheduled_at is not None:
-            return _all(_OF_THE_TIME, request.time_name)
+            return _all(OF_THE_TIME, request.time_name)
+        case ReportOutcome() if request.call_back_at is not None:
+            return {**_all(OF_THE_TIME, "callBackAt"), refusals.NoOpeningBeforeExpiry: "callBackAt"}
         case RescheduleAttempt():
-            return _all(_OF_THE_TIME, "scheduledAt")
-        case InvokeAttempt() | DeleteInterview() | DeleteAttempt() | DecideOutcome() | CancelAttempt():
+            return _all(OF_THE_TIME, "scheduledAt")
+        case InvokeAttempt() | DeleteInterview() | DeleteAttempt():
+            return {}
+        case ReportOutcome() | DecideOutcome() | CancelAttempt():
             return {}
 
 
 def of_question(question: CallTimeQuestion) -> Fields:
     """Name the fields of a question about a call time."""
     person = "candidateId" if question.candidate_id is not None else "phoneNumber"
-    time = {} if question.scheduled_at is None else _all(_OF_THE_TIME, "scheduledAt")
+    time = {} if question.scheduled_at is None else _all(OF_THE_TIME, "scheduledAt")
     return {**_all(_OF_A_PERSON, person), refusals.InvalidTimezone: "timezone", **time}
 
 
@@ -243,7 +248,7 @@ def _of_person(request: CreateInterview) -> Fields:
 
 
 def _of_times(request: CreateInterview | UpdateInterview) -> Fields:
-    time = {} if request.scheduled_at is None else _all(_OF_THE_TIME, request.time_name)
+    time = {} if request.scheduled_at is None else _all(OF_THE_TIME, request.time_name)
     return time if request.expires_at is None else {**time, refusals.NoOpeningBeforeExpiry: "expiresAt"}
 
 

@@ -4,12 +4,20 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from scheduler.domain import command as commands
-from scheduler.domain.command import CommandKind, CreateInterview, InvokeAttempt, RescheduleAttempt, UpdateInterview
+from scheduler.domain.attempt import ConversationOutcome
+from scheduler.domain.command import (
+    CommandKind,
+    CreateInterview,
+    InvokeAttempt,
+    ReportOutcome,
+    RescheduleAttempt,
+    UpdateInterview,
+)
 from scheduler.domain.delivery_history import ReplayFilter
 from scheduler.domain.interview import InterviewStatus, NewAgent, NewCandidate, NewJob
 from scheduler.domain.webhook import EventType
@@ -45,6 +53,53 @@ class CallMove(Strict):
     def to_command(self, interview_id: UUID, attempt_id: UUID, if_match: str | None) -> RescheduleAttempt:
         return RescheduleAttempt(
             interview_id=interview_id, attempt_id=attempt_id, scheduled_at=self.scheduled_at, if_match=if_match
+        )
+
+
+LONGEST_NOTE = 1000
+"""Characters."""
+
+
+class OutcomeReport(Strict):
+    """The outcome of a conversation. `callBackAt` is required with CALL_BACK, and allowed with no other outcome."""
+
+    outcome: ConversationOutcome
+    call_back_at: Annotated[
+        str | None,
+        Field(
+            examples=["2026-04-03T18:00:00"],
+            description="The time that the person named, written like `scheduledAt`. Without an offset and a zone it is"
+            " a time on the callee's clock.",
+        ),
+    ] = None
+    note: Annotated[
+        str | None,
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_NOTE),
+        Field(
+            examples=["Prefers mornings."],
+            description="Words about the conversation, for readers of the attempt (`outcomeNote`). Deleted with the"
+            " candidate, and in no event or evidence.",
+        ),
+    ] = None
+
+    def contradictions(self) -> Iterator[FieldError]:
+        """Yield the errors between fields that are valid by themselves."""
+        if (self.outcome is ConversationOutcome.CALL_BACK) == (self.call_back_at is not None):
+            return
+        if self.call_back_at is None:
+            message = "CALL_BACK needs the time that the person named; add callBackAt."
+            yield FieldError(field="callBackAt", code="MISSING_FIELD", message=message)
+        else:
+            message = "callBackAt needs the outcome CALL_BACK; remove it, or change the outcome."
+            yield FieldError(field="callBackAt", code="CONFLICTING_FIELDS", message=message)
+
+    def to_command(self, interview_id: UUID, attempt_id: UUID) -> ReportOutcome:
+        return ReportOutcome(
+            interview_id=interview_id,
+            attempt_id=attempt_id,
+            outcome=self.outcome,
+            call_back_at=self.call_back_at,
+            note=self.note,
         )
 
 

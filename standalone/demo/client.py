@@ -9,17 +9,22 @@ from uuid import UUID
 import requests
 
 from scheduler.clock import Now
+from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.explanation import Rule
-from scheduler.domain.principal import KeyKind
+from scheduler.domain.principal import VOICE, KeyKind
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
+from scheduler.timing import call_windows
 from scheduler.use_cases.operations.installation import Installation
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
 from standalone.demo.sample_calls import BUSY_RETRY_AFTER, FULL_DAY, SampleCall, Then, moved_to
+from standalone.demo.voice_server import Talk, VoiceServer
 from standalone.run_file import Running
 
 PAUSE_REASON = "the demo shows a pause"
+_CALLED_BACK_WITHIN = timedelta(seconds=10)
+"""Also on a slow machine, and after a wait for another call's trial."""
 _REQUESTS_PER_MINUTE = 6000
 
 
@@ -30,6 +35,7 @@ class Company:
     company_id: UUID
     agent_id: UUID
     key: str
+    voice_key: str | None = None
 
 
 @dataclass
@@ -44,6 +50,8 @@ class DemoCall:
     """The scheduled time of a deleted call."""
     not_before: datetime | None = None
     """It must not ring earlier: the time to which it was moved, or at which its company was resumed."""
+    asked_for: datetime | None = None
+    """The time at which the person asked to be called again."""
     interview_id: str | None = None
     refusal: dict[str, Any] | None = None
     attempts: list[dict[str, Any]] = field(default_factory=list)
@@ -91,6 +99,8 @@ _SILENT_FOR = timedelta(seconds=4)
 
 
 def _state_text(attempt: dict[str, Any]) -> str:
+    if attempt["outcome"] not in {None, "FINISHED"}:
+        return f"{attempt['status']} {attempt['outcome']}"
     if attempt["status"] != "PENDING":
         return f"{attempt['status']} {attempt['reasonCode'] or ''}".strip()
     if attempt["retryNumber"]:
@@ -103,16 +113,22 @@ def _state_text(attempt: dict[str, Any]) -> str:
 
 
 class DemoClient:
-    def __init__(self, running: Running, hasher: Hasher, now: Now) -> None:
+    def __init__(self, running: Running, hasher: Hasher, now: Now, voice_server: VoiceServer | None = None) -> None:
+        """`voice_server`: the outcomes of its conversations are reported."""
         self._running = running
         self._now = now
+        self._voice_server = voice_server
         self._database = Database(running.databaseUrl, pool_size=1)
         self._keys = Keys(self._database, hasher, now)
         self._pauses = Pauses(self._database, now)
         self._session = requests.Session()
         self._session.trust_env = False
+        self._voice_key_ids: list[UUID] = []
 
     def close(self) -> None:
+        """Revoke the keys of the voice server: later calls wait for no report."""
+        for key_id in self._voice_key_ids:
+            self._keys.revoke(key_id)
         self._session.close()
         self._database.close()
 
@@ -121,7 +137,13 @@ class DemoClient:
     def first_company(self) -> Company:
         """Find the installation's first company, with a short retry delay for busy lines."""
         running = self._running
-        company = Company(company_id=UUID(running.companyId), agent_id=UUID(running.agentId), key=running.companyKey)
+        company_id = UUID(running.companyId)
+        company = Company(
+            company_id=company_id,
+            agent_id=UUID(running.agentId),
+            key=running.companyKey,
+            voice_key=self._voice_key(company_id),
+        )
         changes = {"settings": {"retryPolicy": {"delays": {"BUSY": [BUSY_RETRY_AFTER // timedelta(seconds=1)]}}}}
         self._api("PATCH", company, f"/company/{company.company_id}", json=changes).raise_for_status()
         return company
@@ -137,7 +159,21 @@ class DemoClient:
             principal_id=company_id,
             per_minute=_REQUESTS_PER_MINUTE,
         )
-        return Company(company_id=company_id, agent_id=agent_id, key=key)
+        return Company(company_id=company_id, agent_id=agent_id, key=key, voice_key=self._voice_key(company_id))
+
+    def _voice_key(self, company_id: UUID) -> str | None:
+        """Create a key with which the voice server finds its calls and reports their outcomes."""
+        if self._voice_server is None:
+            return None
+        principal, key = self._keys.create(
+            kind=KeyKind.REGULAR,
+            name="demo's voice server",
+            company_id=company_id,
+            scopes=frozenset({VOICE}),
+            per_minute=_REQUESTS_PER_MINUTE,
+        )
+        self._voice_key_ids.append(principal.key_id)
+        return key
 
     def pause(self, company: Company) -> None:
         """Do the same as `duecall pause COMPANY_ID`."""
@@ -208,6 +244,42 @@ class DemoClient:
         except requests.RequestException:
             return  # the API restarts; the next refresh reads the state
 
+    def report_outcomes(self, calls: Sequence[DemoCall]) -> None:
+        """Report the outcome of each conversation of the voice server. One that is refused now is reported later."""
+        if self._voice_server is None:
+            return
+        of_number = {call.sample.number: call for call in calls}
+        for _ in range(len(self._voice_server.unreported)):
+            talk = self._voice_server.unreported.popleft()
+            call = of_number.get(talk.number)
+            if call is not None and not self._report(call, talk):
+                self._voice_server.unreported.append(talk)
+
+    def _report(self, call: DemoCall, talk: Talk) -> bool:
+        path = f"/call-attempts/by-token/{talk.token}"
+        try:
+            found = self._api("GET", call.company, path, key=call.company.voice_key).json()
+            if not found["success"]:
+                return False
+            report, asked_for = self._outcome(call, found["data"])
+            stored = self._api("POST", call.company, f"{path}/outcome", key=call.company.voice_key, json=report)
+        except requests.RequestException:
+            return False  # the API restarts
+        if not stored.ok:
+            return False  # its answer was not heard yet
+        call.asked_for = asked_for or call.asked_for
+        return True
+
+    def _outcome(self, call: DemoCall, found: dict[str, Any]) -> tuple[dict[str, Any], datetime | None]:
+        """Decide the report of a conversation, and the time that the person named, as a text of their own clock."""
+        wait = call.sample.asks_for_call_in
+        if wait is None or found["retryNumber"]:
+            return {"outcome": "FINISHED"}, None
+        asked_for = (self._now() + wait).replace(microsecond=0)
+        clock = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=(found["schedule"]["timezone"],))
+        [local] = call_windows.local_times(clock, asked_for)
+        return {"outcome": "CALL_BACK", "callBackAt": f"{local:%Y-%m-%dT%H:%M:%S}"}, asked_for
+
     def _block(self, call: DemoCall) -> Rule | None:
         path = f"/interviews/{call.interview_id}/call-attempts/{call.newest['id']}/explanation"
         answer = self._api("GET", call.company, path).json()
@@ -215,8 +287,16 @@ class DemoClient:
             return None
         return Rule(answer["data"]["blocks"][0]["rule"])
 
-    def _api(self, method: str, client: Company, path: str, **options: Any) -> requests.Response:  # noqa: ANN401 - JSON
-        headers = {"Authorization": f"Bearer {client.key}"}
+    def _api(
+        self,
+        method: str,
+        client: Company,
+        path: str,
+        *,
+        key: str | None = None,
+        **options: Any,  # noqa: ANN401 - JSON
+    ) -> requests.Response:
+        headers = {"Authorization": f"Bearer {key or client.key}"}
         return self._session.request(method, f"{self._running.apiUrl}{path}", headers=headers, timeout=35, **options)
 
     # ---- the carrier
@@ -236,7 +316,7 @@ class DemoClient:
             own_rings = [ring for ring in rings if ring["to"] == call.sample.number]
             call.problem = call.problem or _contradiction(call, own_rings)
         verdict = self._carrier("GET", "/verdict").json()
-        never = ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once")
+        never = ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once", "unlike_twilio")
         return [f"{name.replace('_', ' ')}: {len(verdict[name])}" for name in never if verdict[name]]
 
     def _carrier(self, method: str, path: str, **options: Any) -> requests.Response:  # noqa: ANN401 - JSON
@@ -248,8 +328,17 @@ class DemoClient:
 def _contradiction(call: DemoCall, rings: Sequence[dict[str, Any]]) -> str | None:
     if len(rings) != call.sample.carrier_calls:
         return f"the carrier accepted {len(rings)} calls for it, not {call.sample.carrier_calls}"
-    for ring in rings:
-        at = datetime.fromisoformat(ring["accepted_at"]).astimezone(UTC)
+    rang_at = [datetime.fromisoformat(ring["accepted_at"]).astimezone(UTC) for ring in rings]
+    for at in rang_at:
         if call.not_before is not None and at < call.not_before:
             return f"it rang at {at:%H:%M:%S} UTC, before {call.not_before:%H:%M:%S}"
-    return None
+    is_called_back = call.sample.asks_for_call_in is not None
+    return _contradiction_of_call_back(call.asked_for, rang_at[-1]) if is_called_back else None
+
+
+def _contradiction_of_call_back(asked_for: datetime | None, at: datetime) -> str | None:
+    if asked_for is None:
+        return "no person asked for its second call"
+    if asked_for <= at < asked_for + _CALLED_BACK_WITHIN:
+        return None
+    return f"it rang again at {at:%H:%M:%S} UTC, asked for {asked_for:%H:%M:%S}"

@@ -21,6 +21,7 @@ from scheduler.use_cases.explain import Explain
 from standalone.demo.client import DemoCall, DemoClient
 from standalone.demo.sample_calls import CALLS, CARRIERS, RESUMES_AFTER, Then
 from standalone.demo.table import table, terminal
+from standalone.demo.voice_server import VoiceServer
 from standalone.run_file import Running, Stopped
 from standalone.system import System
 
@@ -39,6 +40,7 @@ _SECOND_CALLER_ID, _THIRD_CALLER_ID = "+421221020002", "+421221020003"
 def run(
     system: System,
     chosen: Settings,
+    voice_server: VoiceServer,
     *,
     carrier: str,
     with_full_day: bool,
@@ -55,7 +57,7 @@ def run(
     now = clock(chosen.duecall_clock_offset_s)
     console = terminal()
     hasher = Hasher(chosen.key_pepper.get_secret_value())
-    client = DemoClient(system.running, hasher, now)
+    client = DemoClient(system.running, hasher, now, voice_server)
     console.print("The console shows everything live. This link signs you in once, within ten minutes:")
     console.print(f"  {sign_in_link}\n", markup=False, soft_wrap=True)
     try:
@@ -101,6 +103,7 @@ def _send(client: DemoClient, carrier: str) -> list[DemoCall]:
 
 
 def _refresh(client: DemoClient, calls: list[DemoCall], seconds: float) -> None:
+    client.report_outcomes(calls)
     for call in calls:
         if call.sample.then is Then.PAUSED and call.not_before is None and seconds >= RESUMES_AFTER.total_seconds():
             client.resume(call)

@@ -17,6 +17,8 @@ VARIABLES = {
     "SETTLE_S": "30",
     "SWEEP_S": "1",
     "RING_TIMEOUT_S": "10",
+    # The sample calls last a second or two.
+    "SHORT_CALL_S": "0",
 }
 
 CARRIERS: dict[str, dict[str, Any] | None] = {"usual": None, "refuse": {"outcome": "answered", "fault": "refuse"}}
@@ -66,6 +68,8 @@ class SampleCall:
     plans: tuple[Mapping[str, Any], ...] = ()
     """Behaviour of the simulated carrier for the first call, the second, and so on."""
     then: Then = Then.NOTHING
+    asks_for_call_in: timedelta | None = None
+    """In the first conversation the person asks to be called again after this time."""
 
 
 def moved_to(scheduled_at: str) -> str:
@@ -136,6 +140,15 @@ CALLS = (
         number="+912266012345",
         plans=({"outcome": "busy", "ring_s": 1}, _TALK),
         expected="FAILED BUSY, then COMPLETED ANSWERED",
+        carrier_calls=2,
+    ),
+    SampleCall(
+        label="Mumbai, call me later",
+        country="India",
+        number="+912266012346",
+        plans=(_TALK,),
+        asks_for_call_in=timedelta(seconds=12),
+        expected="COMPLETED CALL_BACK, then COMPLETED ANSWERED",
         carrier_calls=2,
     ),
     SampleCall(

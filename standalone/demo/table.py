@@ -36,6 +36,7 @@ _STYLES = {
 _WAITS = {
     Rule.ACCOUNT_PAUSED: "waits: all paused",
     Rule.CARRIER_DOWN: "waits: carrier down",
+    Rule.VOICE_SERVER_DOWN: "waits: voice server",
     Rule.CARRIER_REFUSES_COUNTRY: "waits: carrier refuses",
     Rule.CARRIER_REFUSES_CALLER: "waits: carrier refuses",
     Rule.CARRIER_FAILS_CALLER: "waits: carrier fails",
@@ -46,6 +47,8 @@ _WAITS = {
     Rule.EXPIRED: "expired",
     Rule.NUMBER_MISSING: "waits: no number",
     Rule.NUMBER_NOT_ALLOWED: "waits: not allowed",
+    Rule.WRONG_NUMBER: "wrong number",
+    Rule.OPTED_OUT: "opted out",
     Rule.TIMEZONE_UNKNOWN: "waits: no time zone",
     Rule.CONSENT_EXPIRED: "consent is over",
     Rule.NUMBER_BUSY: "waits: number busy",
@@ -149,11 +152,15 @@ def _attempt_state(call: DemoCall, newest: dict[str, Any], now: datetime) -> str
     if status == "IN_PROGRESS":
         return _CALLING.get(newest["waitingFor"] or "", "calling")
     if status == "PENDING":
+        if call.asked_for is not None:
+            return f"asked for {_due(newest, now)}"
         if len(call.attempts) > 1:
             return f"{call.attempts[-2]['reasonCode']}, then {_due(newest, now)}"
         if call.block is None:
             return "waits for its turn"
         return _WAITS.get(call.block, f"waits until {_due(newest, now)}")
+    if status == "COMPLETED" and call.asked_for is not None and len(call.attempts) > 1:
+        return f"called back {newest['schedule']['localTime'][11:19]}"
     if status == "COMPLETED":
         return "COMPLETED" if len(call.attempts) == 1 else f"COMPLETED, call {len(call.attempts)}"
     return f"{status} {newest['reasonCode'] or ''}".strip()

@@ -6,25 +6,34 @@ from datetime import datetime
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from standalone.simulator import faults, twilio_api
 from standalone.simulator.call_lives import CallLives
 from standalone.simulator.callbacks import CallbackSender
-from standalone.simulator.faults import CanHangUp, HungUp, NoAnswer, Outage, RefusedByTwilio
-from standalone.simulator.ledger import RequestLog, requests, rings, verdict
+from standalone.simulator.faults import CanHangUp, HungUp, NoAnswer, Outage, RefusedByTwilio, VoiceServer
+from standalone.simulator.ledger import Differences, RequestLog, requests, rings, verdict
 from standalone.simulator.plans import Journal, Plan, Plans, PostedPlan
 from standalone.simulator.twilio_api import CallIntake
 
 # --- The operator's API of the simulated carrier: plans, outages and the ledger
 
 
-def routes(*, lives: CallLives, plans: Plans, arrivals: RequestLog, outage: Outage) -> APIRouter:
+def routes(
+    *,
+    lives: CallLives,
+    plans: Plans,
+    arrivals: RequestLog,
+    differences: Differences,
+    outage: Outage,
+    voice_server: VoiceServer,
+) -> APIRouter:
     """Build the routes. They need no authentication, for loopback only. The ledger is read-only."""
     router = APIRouter()
     router.include_router(_plan_routes(plans, outage))
-    router.include_router(_ledger_routes(lives, arrivals))
+    router.include_router(_ledger_routes(lives, arrivals, differences))
+    router.include_router(_voice_routes(voice_server))
     return router
 
 
@@ -65,7 +74,30 @@ def _plan_routes(plans: Plans, outage: Outage) -> APIRouter:
     return router
 
 
-def _ledger_routes(lives: CallLives, arrivals: RequestLog) -> APIRouter:
+def _voice_routes(voice_server: VoiceServer) -> APIRouter:
+    """Build the routes of the stand-in for the caller's voice server, and those that end and start it."""
+    router = APIRouter()
+
+    @router.api_route("/voice", methods=["GET", "POST"])
+    async def give_instructions(request: Request) -> Response:
+        if not voice_server.answers(is_probe="probe" in request.query_params):
+            return Response(status_code=503)
+        return Response("<Response/>", media_type="text/xml")
+
+    @router.post("/voice/outage", status_code=201)
+    async def end_voice_server(outage: faults.VoiceOutage | None = None) -> faults.VoiceOutage:
+        ended = outage or faults.VoiceOutage()
+        voice_server.end(ended)
+        return ended
+
+    @router.delete("/voice/outage", status_code=204)
+    async def start_voice_server() -> None:
+        voice_server.start()
+
+    return router
+
+
+def _ledger_routes(lives: CallLives, arrivals: RequestLog, differences: Differences) -> APIRouter:
     """Build the routes of the ledger. FastAPI does not validate their answers, which may be long."""
     router = APIRouter()
 
@@ -79,7 +111,7 @@ def _ledger_routes(lives: CallLives, arrivals: RequestLog) -> APIRouter:
 
     @router.get("/verdict")
     async def judge() -> JSONResponse:
-        return JSONResponse(verdict(arrivals.all(), lives.all()))
+        return JSONResponse(verdict(arrivals.all(), lives.all(), differences))
 
     return router
 
@@ -100,6 +132,8 @@ def create_app(
     speed: float = 1.0,
     follows_clock: bool = False,
     callback_retry_after_s: float = 0.5,
+    lists_oldest_first: bool = False,
+    requests_instructions: bool = False,
 ) -> FastAPI:
     """Build the carrier, ready for uvicorn.
 
@@ -110,9 +144,12 @@ def create_app(
     `speed`: seconds of a call in one real second. Pacing, delays of answers and deadlines stay real.
     `follows_clock`: if `now` is moved ahead, calls that would have ended by then end. Otherwise they go on in real
     time.
+    `lists_oldest_first`: the order of lists, which Twilio does not promise. Otherwise they are newest first.
+    `requests_instructions`: requests each order's `Url` when its call is answered. Otherwise no voice server is needed.
     """
     journal = Journal(state_file)
     outage = Outage()
+    voice_server = VoiceServer(is_requested=requests_instructions)
     sender = CallbackSender(auth_token=auth_tokens[0], retry_after_s=callback_retry_after_s, outage=outage)
     lives = CallLives(
         account_sid=account_sid,
@@ -122,9 +159,10 @@ def create_app(
         follows_clock=follows_clock,
         journal=journal,
         sender=sender,
+        voice_server=voice_server,
     )
     plans = Plans(journal)
-    arrivals = RequestLog(journal, now=now)
+    arrivals, differences = RequestLog(journal, now=now), Differences(journal)
     intake = CallIntake(lives=lives, plans=plans, arrivals=arrivals, outage=outage)
     authentication = twilio_api.Authentication(account_sid=account_sid, auth_tokens=auth_tokens)
 
@@ -139,9 +177,26 @@ def create_app(
 
     app = CanHangUp(title="A carrier on loopback", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.router.routes.extend(
-        twilio_api.routes(authentication=authentication, intake=intake, lives=lives, outage=outage)
+        twilio_api.routes(
+            authentication=authentication,
+            intake=intake,
+            lives=lives,
+            differences=differences,
+            outage=outage,
+            oldest_first=lists_oldest_first,
+        )
     )
-    app.include_router(routes(lives=lives, plans=plans, arrivals=arrivals, outage=outage))
+    app.include_router(
+        routes(
+            lives=lives,
+            plans=plans,
+            arrivals=arrivals,
+            differences=differences,
+            outage=outage,
+            voice_server=voice_server,
+        )
+    )
+    app.state.differences = differences
     app.add_exception_handler(RefusedByTwilio, _refused)
     app.add_exception_handler(HTTPException, _not_ours)
     app.add_exception_handler(HungUp, _hung_up)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -19,10 +19,11 @@ from standalone.simulator.calls import (
     End,
     Order,
     Status,
+    other_leg_of,
     token_of,
 )
-from standalone.simulator.faults import RefusedByTwilio
-from standalone.simulator.plans import Journal, Plan
+from standalone.simulator.faults import RefusedByTwilio, VoiceServer
+from standalone.simulator.plans import CallbackFault, InstructionsFault, Journal, Plan
 
 # --- Duration of the steps of a call: in real time, but no longer than by the carrier's clock
 
@@ -81,6 +82,8 @@ def _wake(woken: asyncio.Future[None]) -> None:
 _BEFORE_RINGING_S = 0.05
 """Time between dialling and the first ring, at most `ring_s`, so that a call with `ring_s` 0 is not delayed."""
 MAX_QUEUE_S = 24 * 60 * 60
+NO_INSTRUCTIONS = 11200
+"""Twilio's code if the voice server did not answer."""
 
 _STAMPED = {
     Status.INITIATED: "started_at",
@@ -106,6 +109,7 @@ class CallLives:
         follows_clock: bool,
         journal: Journal,
         sender: CallbackSender,
+        voice_server: VoiceServer,
     ) -> None:
         self._account_sid = account_sid
         self._now = now
@@ -113,6 +117,7 @@ class CallLives:
         self._speed = speed
         self._journal = journal
         self._sender = sender
+        self._voice_server = voice_server
         self._pace = Pace(now, follows_clock=follows_clock)
         self._calls: dict[str, Call] = {}
         self._of_number: defaultdict[str, dict[str, None]] = defaultdict(dict)
@@ -120,12 +125,13 @@ class CallLives:
         for kept in journal.kept("call"):
             self._hold(Call.model_validate(kept))
         self._lives: dict[str, asyncio.Task[None]] = {}
+        self._beside: set[asyncio.Task[None]] = set()
         self._to_be_accepted: set[asyncio.Task[None]] = set()
         self._next_turn_s = 0.0
         self._watch: asyncio.Task[None] | None = None
 
     def all(self, to: str | None = None) -> list[Call]:
-        """List all calls, or the calls to one number, oldest first."""
+        """List all calls and other legs, or those to one number, oldest first."""
         if to is None:
             return list(self._calls.values())
         return [self._calls[sid] for sid in self._of_number.get(to, ())]
@@ -145,7 +151,12 @@ class CallLives:
                 self._begin(call)
 
     async def stop(self) -> None:
-        running = [*self._lives.values(), *self._to_be_accepted, *([self._watch] if self._watch else [])]
+        running = [
+            *self._lives.values(),
+            *self._beside,
+            *self._to_be_accepted,
+            *([self._watch] if self._watch else []),
+        ]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -164,7 +175,10 @@ class CallLives:
             outcome=plan.outcome,
             ring_s=plan.ring_s,
             talk_s=plan.talk_s,
+            error_s=plan.error_s,
+            verdict_s=plan.verdict_s,
             callbacks=plan.callbacks,
+            instructions=plan.instructions,
             error_codes=plan.error_codes,
             listed=plan.listed,
             beside=next(iter(self._alive.get(order.to, ())), None),
@@ -174,6 +188,8 @@ class CallLives:
             updated_at=now,
         )
         self._keep(call)
+        if plan.other_leg is not None:
+            self._keep(other_leg_of(call, plan.other_leg, sid=f"CA{uuid4().hex}", ordinal=call.ordinal + 1))
         self._begin(call)
         return call
 
@@ -252,13 +268,60 @@ class CallLives:
     async def _talk(self, sid: str) -> None:
         call = self._calls[sid]
         if call.status is Status.RINGING:
-            call = self._answer(call)
-        await self._pass(call.answered_at, min(call.talk_s, call.order.time_limit_s))
+            call = self._obtain_instructions(self._answer(call))
+        if call.order.is_async and call.answered_by is None:
+            self._begin_verdict(call)
+        lasts_s = call.talk_s if call.is_instructed is not False else min(call.talk_s, call.error_s)
+        await self._pass(call.answered_at, min(lasts_s, call.order.time_limit_s))
 
     def _answer(self, call: Call) -> Call:
         by_detection = ENDS[call.outcome].answered_by or {}
-        answered_by = by_detection.get(call.order.machine_detection or "")
+        answered_by = None if call.order.is_async else by_detection.get(call.order.machine_detection or "")
         return self._move(call, Status.IN_PROGRESS, answered_by=answered_by)
+
+    def _obtain_instructions(self, call: Call) -> Call:
+        fault = call.instructions or (InstructionsFault.FALLBACK if self._voice_server.is_down else None)
+        if fault is not None:
+            return self._without_instructions(call, fault)
+        if self._voice_server.is_requested:
+            self._run_beside(self._request_instructions(call.sid))
+            return call
+        return self._keep(call.model_copy(update={"is_instructed": True}))
+
+    async def _request_instructions(self, sid: str) -> None:
+        has_some = await self._sender.has_instructions(self._calls[sid], at=self._now())
+        call = self._calls[sid]
+        if has_some:
+            self._keep(call.model_copy(update={"is_instructed": True}))
+        elif not call.is_over:
+            self._without_instructions(call, InstructionsFault.FALLBACK)
+
+    def _without_instructions(self, call: Call, fault: InstructionsFault) -> Call:
+        """Request the fallback, which is lost with other callbacks. The call goes on: an error is played."""
+        errors = (*call.error_codes, NO_INSTRUCTIONS)
+        failed = self._keep(call.model_copy(update={"error_codes": errors, "is_instructed": False}))
+        if fault is InstructionsFault.FALLBACK and call.callbacks is not CallbackFault.NONE:
+            self._sender.request_fallback(failed, at=self._now())
+        return failed
+
+    def _begin_verdict(self, call: Call) -> None:
+        if call.verdict_s is not None:
+            self._run_beside(self._judge(call.sid, call.verdict_s))
+
+    def _run_beside(self, work: Coroutine[None, None, None]) -> None:
+        """Run a part of a call that does not delay its other parts, and may end after it."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+    async def _judge(self, sid: str, verdict_s: float) -> None:
+        """Decide who answered while the call goes on, or after it. Only the verdict's own callback reports it."""
+        await self._pass(self._calls[sid].answered_at, verdict_s)
+        call = self._calls[sid]
+        by_detection = ENDS[call.outcome].answered_by or {}
+        answered_by = by_detection.get(call.order.machine_detection or "", "unknown")
+        judged = self._keep(call.model_copy(update={"answered_by": answered_by, "updated_at": self._now()}))
+        self._sender.tell_verdict(judged)
 
     def _cut(self, call: Call, end: End) -> Call:
         if call.sid in self._lives:

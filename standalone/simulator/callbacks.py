@@ -108,7 +108,7 @@ def fields_of(call: Call, *, sequence_number: int, at: datetime) -> dict[str, st
         "AccountSid": call.account_sid,
         "ApiVersion": API_VERSION,
         "CallStatus": str(call.status),
-        "Direction": "outbound-api",
+        "Direction": call.direction,
         "From": call.order.from_,
         "To": call.order.to,
         "Caller": call.order.from_,
@@ -119,6 +119,24 @@ def fields_of(call: Call, *, sequence_number: int, at: datetime) -> dict[str, st
         **_EMPTY_PLACES,
     }
     return fields | _final_fields(call) if call.is_over else fields
+
+
+def request_fields_of(call: Call, *, at: datetime) -> dict[str, str]:
+    """Build Twilio's form fields of a request for instructions."""
+    fields = fields_of(call, sequence_number=0, at=at)
+    for name in ("Timestamp", "CallbackSource", "SequenceNumber"):
+        del fields[name]
+    return fields
+
+
+def verdict_of(call: Call) -> dict[str, str]:
+    """Build the form of a verdict of asynchronous machine detection. It has no status."""
+    return {
+        "CallSid": call.sid,
+        "AccountSid": call.account_sid,
+        "AnsweredBy": call.answered_by or "unknown",
+        "MachineDetectionDuration": str(round((call.verdict_s or 0) * 1000)),
+    }
 
 
 class CallbackSender:
@@ -157,6 +175,57 @@ class CallbackSender:
             letters = self._hold_back(call, letters)
         if letters:
             self._post(call.sid, letters)
+
+    async def has_instructions(self, call: Call, *, at: datetime) -> bool:
+        """Request the instructions for an answered call, once. Return True if the voice server gave some."""
+        if call.order.instructions_url is None or self._outage.loses_answers:
+            return False
+        letter = Letter(
+            url=call.order.instructions_url,
+            method="POST",
+            fields=request_fields_of(call, at=at),
+            idempotency_token=str(uuid4()),
+            retries=Retries(times=0),
+        )
+        async with self._places:
+            return await self._send(letter) is None
+
+    def request_fallback(self, call: Call, *, at: datetime) -> None:
+        """Request the order's FallbackUrl, after the callbacks that were sent before."""
+        if call.order.fallback_url is None:
+            return
+        url, fragment = urldefrag(call.order.fallback_url)
+        errors = {"ErrorCode": str(call.error_codes[-1]), "ErrorUrl": call.order.instructions_url or ""}
+        letter = Letter(
+            url=url,
+            method=call.order.fallback_method,
+            fields=request_fields_of(call, at=at) | errors,
+            idempotency_token=str(uuid4()),
+            retries=read_retries(fragment),
+        )
+        self._post(call.sid, [letter])
+
+    def tell_verdict(self, call: Call) -> None:
+        """Send the verdict of asynchronous machine detection, with the faults of the call's other callbacks."""
+        letters = self._verdicts(call)
+        if call.callbacks is CallbackFault.REORDERED and not call.is_over:
+            self._hold_back(call, letters)
+        elif letters:
+            self._post(call.sid, letters)
+
+    def _verdicts(self, call: Call) -> list[Letter]:
+        if call.order.verdict_callback is None or call.answered_by is None:
+            return []
+        url, fragment = urldefrag(call.order.verdict_callback)
+        letter = Letter(
+            url=url,
+            method="POST",
+            fields=verdict_of(call),
+            idempotency_token=str(uuid4()),
+            retries=read_retries(fragment),
+        )
+        times = 1 if call.callbacks is None else _TIMES_SENT.get(call.callbacks, 1)
+        return [letter] * times
 
     def _letters(self, call: Call, *, sequence_number: int, at: datetime) -> list[Letter]:
         if not is_subscribed(call, call.status):
@@ -253,6 +322,7 @@ def _final_fields(call: Call) -> dict[str, str]:
         "Duration": str(-(-seconds // 60)),
         "SipResponseCode": str(call.sip_code),
     }
-    if call.answered_by is not None:
+    # The documents promise it for synchronous detection only, so that nothing here relies on it.
+    if call.answered_by is not None and not call.order.is_async:
         final["AnsweredBy"] = call.answered_by
     return final

@@ -13,7 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 from pydantic import BaseModel, ConfigDict
 
 from standalone.simulator.faults import RefusedByTwilio
-from standalone.simulator.plans import CallbackFault, Outcome
+from standalone.simulator.plans import CallbackFault, InstructionsFault, OtherLeg, Outcome
 
 # --- Orders: the form of a request to place a call, parsed and validated
 
@@ -46,6 +46,14 @@ class Order(BaseModel):
     events: tuple[str, ...]
     """The subscribed callback events."""
     machine_detection: str | None
+    instructions_url: str | None = None
+    fallback_url: str | None = None
+    """Requested if the voice server gives no instructions."""
+    fallback_method: str = "POST"
+    verdict_callback: str | None = None
+    """Receives the verdict of asynchronous machine detection."""
+    is_async: bool = False
+    """Machine detection goes on during the call."""
 
 
 def read_form(content_type: str, body: bytes) -> Form:
@@ -72,6 +80,7 @@ def read_order(form: Form) -> Order:
     to = _number(field(form, "To"), missing=21201, invalid=21211)
     from_ = _number(field(form, "From"), missing=21213, invalid=21212)
     _check_instructions(form)
+    _check_tuning(form)
     for name in ("Method", "FallbackMethod", "StatusCallbackMethod", "RecordingStatusCallbackMethod"):
         _method(form, name)
     # With an application, its settings replace the callback fields of the request.
@@ -85,6 +94,11 @@ def read_order(form: Form) -> Order:
         status_callback_method=_method(callbacks, "StatusCallbackMethod"),
         events=_events(callbacks),
         machine_detection=_machine_detection(form),
+        instructions_url=field(form, "Url"),
+        fallback_url=_url(form, "FallbackUrl", invalid=21205),
+        fallback_method=_method(form, "FallbackMethod"),
+        verdict_callback=_url(form, "AsyncAmdStatusCallback", invalid=21207),
+        is_async=_machine_detection(form) is not None and field(form, "AsyncAmd") == "true",
     )
 
 
@@ -130,7 +144,8 @@ def _url(form: Form, name: str, *, invalid: int) -> str | None:
         parts = urlsplit(url)
     except ValueError as error:
         raise RefusedByTwilio(invalid) from error
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    # Twilio permits no underscore in a host.
+    if parts.scheme not in {"http", "https"} or not parts.hostname or "_" in parts.hostname:
         raise RefusedByTwilio(invalid)
     return url
 
@@ -162,6 +177,25 @@ def _events(form: Form) -> tuple[str, ...]:
         return ("completed",)
     names = {value.split()[0] for value in values if value.split()}
     return tuple(event for event in CALLBACK_EVENTS if event in names)
+
+
+_TUNING = {
+    "MachineDetectionTimeout": (3, 59),
+    "MachineDetectionSpeechThreshold": (1000, 6000),
+    "MachineDetectionSpeechEndThreshold": (500, 5000),
+    "MachineDetectionSilenceTimeout": (2000, 10_000),
+}
+"""The range of each time of machine detection, as documented."""
+
+
+def _check_tuning(form: Form) -> None:
+    for name, (least, most) in _TUNING.items():
+        text = field(form, name)
+        if text is not None and not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+            raise RefusedByTwilio(21207)
+    if field(form, "AsyncAmd") not in {None, "true", "false"}:
+        raise RefusedByTwilio(21207)
+    _method(form, "AsyncAmdStatusCallbackMethod")
 
 
 def _machine_detection(form: Form) -> str | None:
@@ -208,6 +242,8 @@ class Canceller(StrEnum):
     CARRIER = "carrier"
 
 
+ORDERED = "outbound-api"
+"""The direction of a call that a request has placed."""
 UNANSWERED = frozenset({Status.QUEUED, Status.INITIATED, Status.RINGING})
 ALIVE = UNANSWERED | {Status.IN_PROGRESS}
 
@@ -260,13 +296,18 @@ class Call(BaseModel):
     outcome: Outcome
     ring_s: float
     talk_s: float
+    error_s: float = 4.0
+    verdict_s: float | None = 1.0
     callbacks: CallbackFault | None
+    instructions: InstructionsFault | None = None
     error_codes: tuple[int, ...] = ()
     """Named by its notifications once it has ended."""
     listed: bool = True
     """False: lists do not show it, but it can be queried by its SID."""
     beside: str | None = None
     """The sid of another call to this number that was alive when this one was accepted."""
+    direction: str = ORDERED
+    parent_call_sid: str | None = None
 
     status: Status = Status.QUEUED
     queue_time_ms: int
@@ -281,6 +322,8 @@ class Call(BaseModel):
     duration_s: int | None = None
     """Only of an answered call that has ended."""
     answered_by: str | None = None
+    is_instructed: bool | None = None
+    """False if the voice server gave the answered call no instructions. None for unanswered calls."""
     sip_code: int | None = None
     cancelled_by: Canceller | None = None
     events_sent: int = 0
@@ -290,9 +333,33 @@ class Call(BaseModel):
         return self.status not in ALIVE
 
     @property
+    def is_ordered(self) -> bool:
+        """Placed by a request. Only lists and queries show other legs."""
+        return self.direction == ORDERED
+
+    @property
     def shown_status(self) -> Status:
         """The status in resources and lists. Only callbacks use `initiated`."""
         return Status.QUEUED if self.status is Status.INITIATED else self.status
+
+
+def other_leg_of(call: Call, direction: OtherLeg, *, sid: str, ordinal: int) -> Call:
+    """Build a finished leg between the call's two numbers that no request has placed."""
+    return call.model_copy(
+        update={
+            "sid": sid,
+            "ordinal": ordinal,
+            "token": None,
+            "direction": str(direction),
+            "parent_call_sid": call.sid if direction is OtherLeg.DIALLED else None,
+            "status": Status.COMPLETED,
+            "started_at": call.accepted_at,
+            "ended_at": call.accepted_at,
+            "duration_s": 0,
+            "error_codes": (),
+            "beside": None,
+        }
+    )
 
 
 def rfc2822(at: datetime | None) -> str | None:
@@ -317,7 +384,7 @@ def as_resource(call: Call) -> dict[str, Any]:
         "sid": call.sid,
         "date_created": rfc2822(call.accepted_at),
         "date_updated": rfc2822(call.updated_at),
-        "parent_call_sid": None,
+        "parent_call_sid": call.parent_call_sid,
         "account_sid": call.account_sid,
         "to": call.order.to,
         "to_formatted": _formatted(call.order.to),
@@ -330,7 +397,7 @@ def as_resource(call: Call) -> dict[str, Any]:
         "duration": None if call.duration_s is None else str(call.duration_s),
         "price": None,
         "price_unit": "USD",
-        "direction": "outbound-api",
+        "direction": call.direction,
         "answered_by": call.answered_by,
         "api_version": API_VERSION,
         "forwarded_from": None,
@@ -352,6 +419,7 @@ def notifications_of(call: Call) -> list[dict[str, Any]]:
 
 def _notification(call: Call, code: int) -> dict[str, Any]:
     sid = f"NO{uuid5(NAMESPACE_URL, f'{call.sid}/{code}').hex}"
+    is_of_instructions = call.is_instructed is False and code == call.error_codes[-1]
     return {
         "account_sid": call.account_sid,
         "api_version": API_VERSION,
@@ -364,7 +432,7 @@ def _notification(call: Call, code: int) -> dict[str, Any]:
         "message_text": f"error {code}",
         "more_info": f"https://www.twilio.com/docs/errors/{code}",
         "request_method": "POST",
-        "request_url": call.order.status_callback or "",
+        "request_url": (call.order.instructions_url if is_of_instructions else call.order.status_callback) or "",
         "sid": sid,
         "uri": f"/{API_VERSION}/Accounts/{call.account_sid}/Calls/{call.sid}/Notifications/{sid}.json",
     }

@@ -36,7 +36,7 @@ REASONS = {
     21212: (400, "The 'From' number is not a valid phone number, or is not a caller id of this account"),
     21213: (400, "The 'From' number is missing"),
     21215: (400, "Account not authorized to call this number; check its geographic permissions"),
-    21216: (400, "The account is not allowed to call this number"),
+    21216: (400, "Call blocked by Twilio"),
     21220: (400, "Call is not in-progress. Cannot redirect."),
     21609: (400, "The 'StatusCallback' URL is not a valid URL"),
     22005: (400, "The queue of calls to be placed would take more than 24 hours"),
@@ -61,6 +61,39 @@ class RefusedByTwilio(Exception):
             "more_info": f"https://www.twilio.com/docs/errors/{self.code}",
             "status": self.status,
         }
+
+
+# --- The voice server that `Url` names, or the one that the simulated carrier has of its own
+
+
+class VoiceOutage(BaseModel):
+    """The request for an outage of the voice server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    answers_probes: bool = False
+    """True: it seems to work, and gives answered calls no instructions."""
+
+
+class VoiceServer:
+    """The voice server. If `is_requested`, it is the one that the order's `Url` names.
+
+    Otherwise the simulated one gives each answered call empty instructions, unless it is down.
+    """
+
+    def __init__(self, *, is_requested: bool = False) -> None:
+        self.is_requested = is_requested
+        self.is_down = False
+        self._answers_probes = False
+
+    def end(self, outage: VoiceOutage) -> None:
+        self.is_down, self._answers_probes = True, outage.answers_probes
+
+    def start(self) -> None:
+        self.is_down = False
+
+    def answers(self, *, is_probe: bool) -> bool:
+        return not self.is_down or (is_probe and self._answers_probes)
 
 
 # --- Requests without an answer, and refused connections

@@ -1,7 +1,7 @@
 """Ledger: every ring and every request, for tests that judge the caller."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -74,7 +74,7 @@ class RequestLog:
 
 
 def rings(calls: Iterable[Call]) -> list[dict[str, Any]]:
-    """List every accepted call with facts that only the carrier has. `rang_at` is None until the phone rang."""
+    """List every placed call with facts that only the carrier has. `rang_at` is None until the phone rang."""
     return [
         {
             "sid": call.sid,
@@ -86,11 +86,13 @@ def rings(calls: Iterable[Call]) -> list[dict[str, Any]]:
             "rang_at": _iso(call.rang_at),
             "answered_at": _iso(call.answered_at),
             "ended_at": _iso(call.ended_at),
+            "instructed": call.is_instructed,
             "status": call.status,
             "cancelled_by": call.cancelled_by,
             "attempt_of_number": call.attempt_of_number,
         }
         for call in calls
+        if call.is_ordered
     ]
 
 
@@ -107,8 +109,41 @@ def requests(arrivals: Iterable[Arrival]) -> list[dict[str, Any]]:
     ]
 
 
-def verdict(arrivals: Iterable[Arrival], calls: Sequence[Call]) -> dict[str, Any]:
-    """Collect the caller's violations: a token that was used twice, or two simultaneous calls to one number."""
+class Differences:
+    """Differences between the traffic and Twilio's published API, each kept once."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._found = {Difference.model_validate(kept).text: None for kept in journal.kept("difference")}
+
+    def note(self, request: str, texts: Iterable[str]) -> None:
+        for text in texts:
+            found = f"{request}: {text}"
+            if found not in self._found and len(self._found) < _MAX_DIFFERENCES:
+                self._found[found] = None
+                self._journal.keep("difference", found, Difference(text=found))
+
+    def all(self) -> list[str]:
+        return list(self._found)
+
+
+class Difference(BaseModel):
+    """One difference, without the value that differs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+
+
+_MAX_DIFFERENCES = 100
+
+
+def verdict(arrivals: Iterable[Arrival], calls: Iterable[Call], differences: Differences) -> dict[str, Any]:
+    """Collect the caller's violations: a token that was used twice, or two simultaneous calls to one number.
+
+    `unlike_twilio`: requests with unknown or invalid parameters, and answers of this carrier with other fields.
+    """
+    calls = [call for call in calls if call.is_ordered]
     posted = Counter(arrival.token for arrival in arrivals if arrival.token is not None)
     accepted = Counter(call.token for call in calls if call.token is not None)
     return {
@@ -117,6 +152,7 @@ def verdict(arrivals: Iterable[Arrival], calls: Sequence[Call]) -> dict[str, Any
         "alive": sum(not call.is_over for call in calls),
         "tokens_posted_twice": [token for token, times in posted.items() if times > 1],
         "tokens_with_two_calls": [token for token, times in accepted.items() if times > 1],
+        "unlike_twilio": differences.all(),
         "calls_at_once": [[call.beside, call.sid] for call in calls if call.beside is not None],
     }
 

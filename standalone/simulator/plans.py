@@ -150,6 +150,23 @@ class CallbackFault(StrEnum):
     """All are sent when the call has ended, the last first."""
 
 
+class InstructionsFault(StrEnum):
+    """A fault of the voice server: it gives an answered call no instructions."""
+
+    FALLBACK = "fallback"
+    """The carrier requests the order's FallbackUrl instead. Lost with the other callbacks of the call."""
+    LOST = "lost"
+    """That request is lost, too. Only the notifications name the error."""
+
+
+class OtherLeg(StrEnum):
+    """The direction of a leg that no request has placed."""
+
+    DIALLED = "outbound-dial"
+    """A `<Dial>` verb in the instructions of a call. It names that call as its parent."""
+    INBOUND = "inbound"
+
+
 class Plan(BaseModel):
     """A rule for calls: the calls that it matches, their course and their faults."""
 
@@ -166,11 +183,19 @@ class Plan(BaseModel):
     delay_s: float = Field(default=1.0, ge=0)
     ring_s: float = Field(default=1.0, ge=0)
     talk_s: float = Field(default=2.0, ge=0)
+    error_s: float = Field(default=4.0, ge=0)
+    """The time for which the carrier plays an error if the voice server gives no instructions, at most `talk_s`."""
+    verdict_s: float | None = Field(default=1.0, ge=0)
+    """The time from the answer to the verdict of asynchronous machine detection, which may come after the end of the
+    call. None: it never comes, and is in no answer to a query either."""
     queue_s: float = Field(default=0.0, ge=0)
     """The minimal time in the carrier's queue before it is dialled, in real seconds."""
     listed: bool = True
     """False: the carrier's lists do not show the call, but it can be queried and ended by its SID."""
+    other_leg: OtherLeg | None = None
+    """Lists also show a finished leg of this direction between the same two numbers."""
     callbacks: CallbackFault | None = None
+    instructions: InstructionsFault | None = None
     error_codes: tuple[int, ...] = ()
     """Twilio's codes in the call's notifications once it has ended."""
     times: int | None = Field(default=None, ge=1)

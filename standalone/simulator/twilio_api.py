@@ -2,12 +2,14 @@
 
 import asyncio
 import binascii
+import json
 import re
 from base64 import b64decode
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from functools import partial
 from itertools import islice
 from secrets import compare_digest
 from typing import Any
@@ -34,8 +36,18 @@ from standalone.simulator.calls import (
     token_of,
 )
 from standalone.simulator.faults import HungUp, NoAnswer, Outage, RefusedByTwilio
-from standalone.simulator.ledger import Arrival, RequestLog
+from standalone.simulator.ledger import Arrival, Differences, RequestLog
 from standalone.simulator.plans import CONDUCTS, Acceptance, Conduct, Plan, Plans, Reply
+from standalone.simulator.published_api import (
+    CREATE,
+    FETCH,
+    LIST,
+    LIST_NOTIFICATIONS,
+    UPDATE,
+    Operation,
+    violations_of_answer,
+    violations_of_request,
+)
 
 # --- Intake of requests to place a call
 # recorded, matched with the plans, accepted or not, answered or not.
@@ -137,8 +149,7 @@ FILTERS: dict[str, Matches] = {
     "To": lambda call, value: call.order.to == value,
     "From": lambda call, value: call.order.from_ == value,
     "Status": lambda call, value: call.shown_status == value,
-    # Every call was placed by the API, so no call has a parent.
-    "ParentCallSid": lambda _call, _value: False,
+    "ParentCallSid": lambda call, value: call.parent_call_sid == value,
     "StartTime": lambda call, value: _on(_day_of(value), call.started_at) == 0,
     "StartTime<": lambda call, value: _on(_day_of(value), call.started_at) == -1,
     "StartTime>": lambda call, value: _on(_day_of(value), call.started_at) in {0, 1},
@@ -152,19 +163,29 @@ FILTERS: dict[str, Matches] = {
 class Calls:
     """The calls of a list, filtered lazily."""
 
-    def __init__(self, oldest_first: Sequence[Call], filters: Mapping[str, str]) -> None:
-        self._calls = oldest_first
+    def __init__(self, calls: Sequence[Call], filters: Mapping[str, str], *, oldest_first: bool) -> None:
+        """`calls` are oldest first, whatever the order of the list."""
+        self._calls = calls
         self._filters = [(FILTERS[name], value) for name, value in filters.items()]
+        self._oldest_first = oldest_first
 
-    def newest_first(self) -> Iterator[Call]:
-        return filter(self._match, reversed(self._calls))
+    def all(self) -> Iterator[Call]:
+        return filter(self._match, self._calls if self._oldest_first else reversed(self._calls))
 
-    def older_than(self, ordinal: int) -> Iterator[Call]:
+    def after(self, call: Call) -> Iterator[Call]:
+        """Iterate in the order of the list, from the next call on."""
+        return self._newer_than(call.ordinal) if self._oldest_first else self._older_than(call.ordinal)
+
+    def before(self, call: Call) -> Iterator[Call]:
+        """Iterate against the order of the list, from the previous call on."""
+        return self._older_than(call.ordinal) if self._oldest_first else self._newer_than(call.ordinal)
+
+    def _older_than(self, ordinal: int) -> Iterator[Call]:
         """Iterate newest first."""
         end = bisect_left(self._calls, ordinal, key=_ordinal)
         return filter(self._match, (self._calls[place] for place in range(end - 1, -1, -1)))
 
-    def newer_than(self, ordinal: int) -> Iterator[Call]:
+    def _newer_than(self, ordinal: int) -> Iterator[Call]:
         """Iterate oldest first."""
         start = bisect_right(self._calls, ordinal, key=_ordinal)
         return filter(self._match, (self._calls[place] for place in range(start, len(self._calls))))
@@ -174,9 +195,14 @@ class Calls:
 
 
 def page(
-    oldest_first: Sequence[Call], find: Callable[[str], Call | None], path: str, query: Mapping[str, str]
+    calls: Sequence[Call],
+    find: Callable[[str], Call | None],
+    path: str,
+    query: Mapping[str, str],
+    *,
+    oldest_first: bool = False,
 ) -> dict[str, Any]:
-    """Build a page of the matching calls, newest first, in Twilio's envelope.
+    """Build a page of those of `calls` (oldest first) that match, in Twilio's envelope.
 
     A page token names the call at the page's edge, which `find` returns, so calls that are accepted between two pages
     neither repeat nor hide a call.
@@ -187,15 +213,15 @@ def page(
             _day_of(value)
     size = min(max(_whole(query, "PageSize", DEFAULT_PAGE_SIZE), 1), LARGEST_PAGE_SIZE)
     number = _whole(query, "Page", 0)
-    calls = Calls(oldest_first, filters)
-    shown = _shown(calls, find, query.get("PageToken"), number=number, size=size)
+    listed = Calls(calls, filters, oldest_first=oldest_first)
+    shown = _shown(listed, find, query.get("PageToken"), number=number, size=size)
 
     def uri(to_page: int, token: str | None) -> str:
         place = {"PageSize": size, "Page": to_page} | ({"PageToken": token} if token else {})
         return f"{path}?{urlencode(filters | place)}"
 
-    has_next = bool(shown) and any(calls.older_than(shown[-1].ordinal))
-    has_previous = bool(shown) and any(calls.newer_than(shown[0].ordinal))
+    has_next = bool(shown) and any(listed.after(shown[-1]))
+    has_previous = bool(shown) and any(listed.before(shown[0]))
     start = number * size
     return {
         "first_page_uri": uri(0, None),
@@ -214,13 +240,13 @@ def _shown(
     calls: Calls, find: Callable[[str], Call | None], token: str | None, *, number: int, size: int
 ) -> list[Call]:
     if not token:
-        return list(islice(calls.newest_first(), number * size, (number + 1) * size))
+        return list(islice(calls.all(), number * size, (number + 1) * size))
     direction, edge = token[:2], find(token[2:])
     if direction not in {_AFTER, _BEFORE} or edge is None:
         raise RefusedByTwilio(20001, message="Invalid parameter: PageToken")
     if direction == _AFTER:
-        return list(islice(calls.older_than(edge.ordinal), size))
-    return list(islice(calls.newer_than(edge.ordinal), size))[::-1]
+        return list(islice(calls.after(edge), size))
+    return list(islice(calls.before(edge), size))[::-1]
 
 
 def _ordinal(call: Call) -> int:
@@ -242,6 +268,9 @@ CALL = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls/{{sid}}.json"
 NOTIFICATIONS = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls/{{sid}}/Notifications.json"
 
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
 class Authentication:
     """The account with any of its tokens, so that tokens can be rotated without an outage."""
 
@@ -258,7 +287,15 @@ class Authentication:
             raise RefusedByTwilio(20404)
 
 
-def routes(*, authentication: Authentication, intake: CallIntake, lives: CallLives, outage: Outage) -> list[Route]:
+def routes(
+    *,
+    authentication: Authentication,
+    intake: CallIntake,
+    lives: CallLives,
+    differences: Differences,
+    outage: Outage,
+    oldest_first: bool = False,
+) -> list[Route]:
     """Build Starlette routes: FastAPI would only make each request slower here."""
 
     def admit(request: Request) -> None:
@@ -274,7 +311,8 @@ def routes(*, authentication: Authentication, intake: CallIntake, lives: CallLiv
     async def read_many(request: Request) -> JSONResponse:
         admit(request)
         calls = lives.all(request.query_params.get("To") or None)
-        return JSONResponse(page(calls, lives.find, request.url.path, request.query_params))
+        path = request.url.path
+        return JSONResponse(page(calls, lives.find, path, request.query_params, oldest_first=oldest_first))
 
     async def read(request: Request) -> JSONResponse:
         admit(request)
@@ -304,13 +342,33 @@ def routes(*, authentication: Authentication, intake: CallIntake, lives: CallLiv
                 raise HungUp(hold_s=0)
         return JSONResponse(as_resource(changed))
 
+    def compared(operation: Operation, answer_to: Endpoint) -> Endpoint:
+        return partial(_compared, differences, operation, answer_to)
+
     return [
-        Route(CALLS, create, methods=["POST"]),
-        Route(CALLS, read_many, methods=["GET"]),
-        Route(CALL, read, methods=["GET"]),
-        Route(CALL, update, methods=["POST"]),
-        Route(NOTIFICATIONS, read_notifications, methods=["GET"]),
+        Route(CALLS, compared(CREATE, create), methods=["POST"]),
+        Route(CALLS, compared(LIST, read_many), methods=["GET"]),
+        Route(CALL, compared(FETCH, read), methods=["GET"]),
+        Route(CALL, compared(UPDATE, update), methods=["POST"]),
+        Route(NOTIFICATIONS, compared(LIST_NOTIFICATIONS, read_notifications), methods=["GET"]),
     ]
+
+
+async def _compared(differences: Differences, operation: Operation, answer_to: Endpoint, request: Request) -> Response:
+    """Answer a request, and compare both with Twilio's published API."""
+    content_type = request.headers.get("content-type", "")
+    body = await request.body()
+    asked = violations_of_request(operation, query=request.url.query, content_type=content_type, body=body)
+    differences.note(operation.name, asked)
+    try:
+        answer = await answer_to(request)
+    except RefusedByTwilio as refusal:
+        differences.note(operation.name, violations_of_answer(operation, refusal.status, refusal.body()))
+        raise
+    if not isinstance(answer, NoAnswer):
+        content = json.loads(bytes(answer.body))
+        differences.note(operation.name, violations_of_answer(operation, answer.status_code, content))
+    return answer
 
 
 async def _form(request: Request) -> Form:

@@ -36,6 +36,7 @@ SCALED = {
     "SETTLE_S": "8",
     "SWEEP_S": "0.5",
     "RING_TIMEOUT_S": "2",
+    "SHORT_CALL_S": "0",
 }
 """The times of the dial protocol, all shorter and in the same order."""
 
@@ -184,6 +185,14 @@ class WholeSystem:
         url = f"{self.running.simulatorUrl}/2010-04-01/Accounts/{account[0]}/Calls/{sid}.json"
         requests.post(url, data={"Status": "completed"}, auth=account, timeout=40).raise_for_status()
 
+    def check_traffic(self) -> None:
+        """Check that the carrier has seen no request that Twilio's published API does not know."""
+        if self.running.simulatorUrl is None:
+            return
+        verdict = self.client.session.get(f"{self.running.simulatorUrl}/verdict", timeout=60)
+        verdict.raise_for_status()
+        assert verdict.json()["unlike_twilio"] == []
+
     def raise_limits(self) -> None:
         """Raise the company's limits, which these tests do not cover."""
         self.change("UPDATE companies SET calls_per_second = 100, concurrent_calls = 1000")
@@ -220,6 +229,7 @@ def running_system(
     options = Options(home=home, clock_offset_s=offset, variables={**SCALED, **variables})
     with QuickSystem(options, settings, say) as system, closing(WholeSystem(system, home, offset)) as whole:
         yield whole
+        whole.check_traffic()
 
 
 @pytest.fixture(scope="module")

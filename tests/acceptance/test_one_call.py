@@ -84,6 +84,40 @@ def test_unanswered_call_fails_and_its_retry_waits_two_hours(whole: WholeSystem)
     assert len(_rung(whole, number)) == 1
 
 
+@does("F9-4")
+def test_machine_that_was_connected_at_once_ends_as_voicemail(whole: WholeSystem) -> None:
+    """New companies get asynchronous machine detection: the verdict comes before or after the end, or reversed."""
+    plans: dict[str, dict[str, Any]] = {
+        "+421915000071": {"talk_s": 2, "verdict_s": 0.3},
+        "+421915000072": {"talk_s": 0.3, "verdict_s": 2},
+        "+421915000073": {"talk_s": 2, "verdict_s": 0.3, "callbacks": "reordered"},
+    }
+    interviews = {}
+    for number, plan in plans.items():
+        whole.client.plan(to=number, outcome="voicemail", ring_s=0.3, **plan)
+        interviews[number] = whole.client.created(number)["id"]
+
+    def all_retried() -> bool:
+        return all(len(whole.client.attempts(each)) > 1 for each in interviews.values())
+
+    whole.wait_until(all_retried, seconds=40, says="each has a retry")
+    for number, interview_id in interviews.items():
+        failed, retry = whole.client.attempts(interview_id)
+        assert (failed["status"], failed["reasonCode"]) == ("FAILED", "VOICEMAIL"), number
+        assert retry["status"] == "PENDING"
+        assert len(_rung(whole, number)) == 1
+
+
+@does_not("F9-4")
+def test_person_without_a_verdict_is_no_machine(whole: WholeSystem) -> None:
+    number = "+421915000074"
+    whole.client.plan(to=number, outcome="voicemail", ring_s=0.3, talk_s=0.3, verdict_s=None)
+    interview_id = whole.client.created(number)["id"]
+    ended = _ended(whole, interview_id)
+    assert (ended["status"], ended["reasonCode"]) == ("COMPLETED", "ANSWERED")
+    assert len(whole.client.attempts(interview_id)) == 1
+
+
 def test_lost_answer_is_found_by_polling_without_a_new_call(whole: WholeSystem) -> None:
     number = "+421915000003"
     whole.client.plan(

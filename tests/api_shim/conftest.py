@@ -10,11 +10,12 @@ import structlog
 
 from scheduler.domain.command import Command
 from scheduler.domain.principal import KeyKind
+from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.api_shim.calls import tenant_of
-from tests.api_shim.intake import Intake, Worker, a_worker, settings_for
+from tests.api_shim.intake import PEPPER, Intake, Worker, a_worker, settings_for
 from tests.api_shim.interview_requests import Resources
 from tests.api_shim.patience import patient_with_redis
 from tests.api_shim.shared_api import SharedApi
@@ -46,7 +47,7 @@ def intake(premises: SharedApi, redis_url: str, database: Database, seeded: Seed
 @pytest.fixture(scope="session")
 def workers_database(logins: Logins) -> Iterator[Database]:
     """The connections of all workers of tests, because connecting takes longer than most tests."""
-    database = Database(logins.worker)
+    database = Database(logins.worker, history_key=Hasher(PEPPER).history_key())
     yield database
     database.close()
 

@@ -64,10 +64,13 @@ OPERATIONS = {
     "deleteInterview": ("DELETE", INTERVIEW, "delete:interviews", {"200"}),
     "listCallAttempts": ("GET", ATTEMPTS, "read:interviews", {"200"}),
     "listCompanyCallAttempts": ("GET", "/call-attempts", "read:interviews", {"200"}),
+    "getConversation": ("GET", "/call-attempts/by-token/{token}", "voice", {"200"}),
+    "reportOutcome": ("POST", "/call-attempts/by-token/{token}/outcome", "voice", {"200"}),
     "createCallAttempt": ("POST", ATTEMPTS, "write:interviews", {"201"}),
     "getCallAttempt": ("GET", ATTEMPT, "read:interviews", {"200"}),
     "rescheduleCallAttempt": ("PATCH", ATTEMPT, "write:interviews", {"204", "412"}),
     "deleteCallAttempt": ("DELETE", ATTEMPT, "write:interviews", {"204", "412"}),
+    "getCallEvidence": ("GET", "/call-attempts/{attemptId}/evidence", "read:interviews", {"200"}),
     "explainCallAttempt": ("GET", f"{ATTEMPT}/explanation", "read:interviews", {"200"}),
     "listBatches": ("GET", "/batches", "read:interviews", {"200"}),
     # 200: a dry run.

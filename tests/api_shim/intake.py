@@ -18,7 +18,6 @@ from api_shim.app import create_app
 from scheduler.clock import clock, machine_now
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
-from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.schema import Logins
@@ -29,6 +28,7 @@ from scheduler.use_cases.shared.context import Context
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import candidate
 from tests.conftest import NOON, Seeded, seed, wait_until
+from tests.support.builders import NO_SHORT_CALLS
 from tests.support.servers import ACCOUNT_SID, PRIMARY, serving
 from workers.app import app as celery
 from workers.hints import RedisHintPublisher
@@ -237,8 +237,11 @@ def a_worker(settings: Settings, redis_url: str | None = None, *, database: Data
     now = clock(settings.duecall_clock_offset_s)
     hints = RedisHintPublisher(celery, redis_url or settings.redis)
     hints.start()
-    with closing(Database(settings.database("worker"))) if database is None else nullcontext(database) as connected:
-        context = Context(database=connected, hasher=Hasher(PEPPER), policy=Policy(), now=now)
+    key = Hasher(PEPPER).history_key()
+    with (
+        closing(Database(settings.database("worker"), history_key=key)) if database is None else nullcontext(database)
+    ) as connected:
+        context = Context(database=connected, hasher=Hasher(PEPPER), policy=NO_SHORT_CALLS, now=now)
         worker = Worker(Apply(context, hints), connected)
         thread = threading.Thread(target=worker.run, daemon=True)
         thread.start()

@@ -12,16 +12,19 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from scheduler.domain.attempt import Progressed
+from scheduler.domain.call import CallProgress
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.resources.keys import ALL_SCOPES
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import FIRST_NAME, JOB, NUMBER, TOMORROW, candidate
+from tests.api_shim.calls import tenant_of
 from tests.api_shim.document_operations import documented, example_of
 from tests.api_shim.intake import PEPPER, Intake, Worker
 from tests.conftest import CALLER
-from tests.support.builders import RecordingHints
+from tests.support.builders import RecordingHints, a_placed_attempt
 
 ANOTHER_TIME = "2026-04-03T09:00:00Z"
 WEBHOOK = {"url": "https://hooks.example.com", "events": ["ping"]}
@@ -158,9 +161,18 @@ def _made(ats: Intake, company: str) -> dict[str, str]:
         "candidateId": person,
         "interviewId": interview["id"],
         "attemptId": interview["callAttempts"][0]["id"],
+        "token": _a_token(ats, company, UUID(agent_id)),
         "reference": "the interview",
         **_webhook(ats, {"companyId": company}),
     }
+
+
+def _a_token(ats: Intake, company: str, agent_id: UUID) -> str:
+    """The token of a call of the company that a person has answered."""
+    tenant = tenant_of(replace(ats, seeded=replace(ats.seeded, company_id=UUID(company), agent_id=agent_id)))
+    token = tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED)).token
+    assert token is not None
+    return token
 
 
 def _webhook(client: Intake, body: Mapping[str, Any]) -> dict[str, str]:

@@ -24,15 +24,18 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_shim.app import create_app
+from scheduler.domain.attempt import Attempt, Progressed
+from scheduler.domain.call import CallProgress
 from scheduler.domain.principal import KeyKind
+from scheduler.hashing import Hasher
 from scheduler.use_cases.operations.number_events import NumberEvents
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import EVERY_DAY, JOB, candidate
 from tests.api_shim.document_operations import DOCUMENT
-from tests.api_shim.intake import Intake, Worker, a_worker
+from tests.api_shim.intake import PEPPER, Intake, Worker, a_worker
 from tests.api_shim.owners import deliver
-from tests.conftest import CALLER
-from tests.support.builders import RecordingHints
+from tests.conftest import CALLER, Seeded
+from tests.support.builders import RecordingHints, a_placed_attempt, a_tenant
 from tests.support.servers import serving
 from tests.support.smtp_server import a_post_office
 
@@ -233,7 +236,8 @@ def _a_tenant_with_high_limits(ats: Intake) -> dict[str, Any]:
     """A company with several of each resource, and companies to delete, in the form of `fuzz_hooks`."""
 
     all_day = [{"days": EVERY_DAY, "start": "00:00", "end": "24:00"}]
-    settings = {"callTimeIntervals": all_day, "timezone": "Europe/Bratislava"}
+    limits = {"concurrentCalls": 100, "callsPerSecond": 100}
+    settings = {"callTimeIntervals": all_day, "timezone": "Europe/Bratislava", "limits": limits}
     home: str = ats.made("/company", {"name": "Home", "settings": settings})["id"]
     here = {"companyId": home}
     with ats.database.transaction() as stores:
@@ -252,6 +256,8 @@ def _a_tenant_with_high_limits(ats: Intake) -> dict[str, Any]:
     jobs = several("/jobs", JOB, JOB)
     people = several("/candidates", *(candidate(phoneNumber=each, jobIds=jobs[:1]) for each in numbers))
     calls = [a_call(each) for each in people]
+    seeded = Seeded(company_id=UUID(home), agent_id=UUID(agents[0]), phone_number_id=UUID(number))
+    answered = _answered_calls(ats, seeded)
     return {
         "home": home,
         "tokens": _tokens(ats),
@@ -277,13 +283,15 @@ def _a_tenant_with_high_limits(ats: Intake) -> dict[str, Any]:
             "agentId": [[each] for each in several("/agents", *[{**agent, "type": "ONLINE"}] * 3)],
             "jobId": [[each] for each in several("/jobs", JOB, JOB)],
             "webhookId": [[ats.made("/webhooks", WEBHOOK)["id"]] for _ in range(3)],
-            "webhookId deliveryId": [_webhook_and_delivery(ats) for _ in range(3)],
-            "candidateId": [[each] for each in several("/candidates", *[candidate()] * 3)],
+            "webhookId deliveryId": [_webhook_and_delivery(ats) for _ in range(10)],
+            "candidateId": [[each] for each in several("/candidates", *[candidate()] * 10)],
             "reference": [[f"the interview with {each}"] for each in people],
             "interviewId": [[each["id"]] for each in calls],
             "eventId": _events(ats, here),
             "batchId": [[_batch(ats, here, agents[0], each)] for each in people[:5]],
+            "attemptId": [[str(each.id)] for each in answered],
             "interviewId attemptId": [[each["id"], each["callAttempts"][0]["id"]] for each in calls],
+            "token": [[str(each.token)] for each in answered],
         },
     }
 
@@ -306,6 +314,12 @@ def _batch(ats: Intake, here: dict[str, str], agent_id: str, candidate_id: str) 
     """Create a batch that no worker applies."""
     items = [{"agentId": agent_id, "candidateId": candidate_id}]
     return str(data(ats.post("/batches", {"items": items}, params=here), 202)["id"])
+
+
+def _answered_calls(ats: Intake, seeded: Seeded) -> list[Attempt]:
+    """Calls whose conversations go on. No request names their interviews, so that none is deleted."""
+    tenant = a_tenant(ats.database, seeded, Hasher(PEPPER), ats.now)
+    return [tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED)) for _ in range(5)]
 
 
 def _tokens(ats: Intake) -> list[str]:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from scheduler.domain.attempt import Attempt, Cancelled, LegSeen, Reason
+from scheduler.domain.attempt import Attempt, Cancelled, LegSeen, NotReported, Reason
 from scheduler.domain.call import CallProgress
 from tests.api_shim.answers import data, refused
 from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOMORROW
@@ -36,6 +36,11 @@ def waiting(tenant: Tenant) -> Attempt:
 def answered(tenant: Tenant) -> Attempt:
     """End an answered call whose duration the carrier does not report."""
     return ended(tenant, Reason.ANSWERED)
+
+
+def finished(tenant: Tenant) -> Attempt:
+    """End an answered call without a report of its outcome in time."""
+    return tenant.take(talk(tenant), NotReported())
 
 
 def declined(tenant: Tenant) -> Attempt:
@@ -73,8 +78,10 @@ STATES = (
     State(a_claimed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS),
     State(a_placed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS),
     State(an_unknown_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS),
-    State(talk, "COMPLETED", NOT_PENDING, 204, FINISHED),
-    State(answered, "COMPLETED", NOT_PENDING, 204, FINISHED),
+    # A key of this company may report outcomes, so its answered calls wait for a report.
+    State(talk, "COMPLETED", NOT_PENDING, 204, IN_PROGRESS),
+    State(answered, "COMPLETED", NOT_PENDING, 204, IN_PROGRESS),
+    State(finished, "COMPLETED", NOT_PENDING, 204, FINISHED),
     State(declined, "FAILED", NOT_PENDING, 204, 201),
     State(an_attempt_of_unknown_outcome, "FAILED", NOT_PENDING, 204, 201),
     State(seen_to_be_live, "FAILED", NOT_PENDING, 204, IN_PROGRESS),

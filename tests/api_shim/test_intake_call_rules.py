@@ -17,7 +17,7 @@ from scheduler.domain.call import Accepted, AnswerUnknown
 from tests.api_shim.answers import data, refused
 from tests.api_shim.bodies import TOMORROW, candidate
 from tests.api_shim.calls import Call, a_call, call_of
-from tests.api_shim.carrier_callbacks import call_back, changed, hear_all, token_of
+from tests.api_shim.carrier_callbacks import call_back, changed, hear_all, path_of, token_of
 from tests.api_shim.intake import Intake
 from tests.architecture.rules import does, does_not
 from tests.support.builders import Tenant, a_number, a_placed_attempt, a_sid
@@ -286,6 +286,49 @@ def test_possible_person_counts_as_a_person(intake: Intake, tenant: Tenant, hear
 @pytest.mark.parametrize("heard", ["machine_start", "fax"])
 def test_machine_does_not_count_as_a_person(intake: Intake, tenant: Tenant, heard: str) -> None:
     assert outcome_of(intake, tenant, heard) == ("FAILED", "VOICEMAIL")
+
+
+# ---- F9-1: a call without instructions
+
+
+def end_without_instructions(intake: Intake, placed: Attempt, *, signature: str | None = "right") -> int:
+    """Request the fallback of a call over HTTP, then report its end. Return the status of the fallback's response."""
+    assert placed.call_sid is not None
+    token = token_of(placed)
+    form = changed(CallSid=placed.call_sid, CallStatus="in-progress", ErrorCode="11200")
+    fallback = call_back(intake, token, form, path=f"{path_of(token)}/fallback", signature=signature)
+    over = changed(CallSid=placed.call_sid, CallStatus="completed", CallDuration="61")
+    assert call_back(intake, token, over).status_code == 204
+    return fallback.status_code
+
+
+@does("F9-1", "F4-7")
+def test_call_without_instructions_is_retried_and_not_booked(intake: Intake, tenant: Tenant) -> None:
+    retries(intake, BUSY=[60])
+    placed = a_placed_attempt(tenant)
+    assert end_without_instructions(intake, placed) == 200
+    hear_all(intake, tenant)
+    attempt = data(intake.get(call_of(placed).attempt))
+    assert (attempt["status"], attempt["reasonCode"]) == ("FAILED", "INSTRUCTIONS_FAILED")
+    interview = data(intake.get(call_of(placed).interview))
+    assert (interview["status"], interview["callAttemptsTotal"]) == ("SCHEDULED", 2)
+    assert intake.count("usage") == 0
+
+
+@does_not("F9-1")
+def test_forged_or_late_fallback_changes_nothing(intake: Intake, tenant: Tenant) -> None:
+    forged, late = a_placed_attempt(tenant), a_placed_attempt(tenant)
+    assert end_without_instructions(intake, forged, signature="forged") == 403
+    assert late.call_sid is not None
+    over = changed(CallSid=late.call_sid, CallStatus="completed", CallDuration="61")
+    call_back(intake, token_of(late), over)
+    hear_all(intake, tenant)
+    for _ in range(2):
+        form = changed(CallSid=late.call_sid, CallStatus="in-progress", ErrorCode="11200")
+        assert call_back(intake, token_of(late), form, path=f"{path_of(token_of(late))}/fallback").status_code == 200
+        hear_all(intake, tenant)
+    for each in (forged, late):
+        assert data(intake.get(call_of(each).attempt))["reasonCode"] == "ANSWERED"
 
 
 def outcome_of(intake: Intake, tenant: Tenant, answered_by: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Carrier callbacks are stored once, and only with a valid signature."""
 
 from concurrent.futures import ThreadPoolExecutor
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -35,6 +36,36 @@ def test_signature_covers_the_raw_path_and_query(intake: Intake, token: str) -> 
     assert call_back(intake, token, path=path).status_code == 204
     assert call_back(intake, token, changed(SequenceNumber="2"), path=f"/v1{path}", signed=path).status_code == 204
     assert call_back(intake, token, path=path, signed=f"/carrier/twilio/{token}").status_code == 403
+
+
+def test_fallback_is_stored_once_and_ends_the_call_politely(intake: Intake, token: str) -> None:
+    form = changed(CallStatus="in-progress", ErrorCode="11200", ErrorUrl="https://voice.example/?attempt=x")
+    for _ in range(2):
+        answer = call_back(intake, token, form, path=f"{path_of(token)}/fallback")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/xml; charset=utf-8")
+        assert [each.tag for each in ET.fromstring(answer.text)] == ["Say", "Hangup"]
+    [[stored, raw]] = intake.ask("SELECT token, raw FROM carrier_events")
+    assert (stored, raw) == (token, {**dict(form), "duecall-fallback": "true"})
+
+
+def test_forged_fallback_is_rejected(intake: Intake, token: str) -> None:
+    path = f"{path_of(token)}/fallback"
+    refused = [
+        call_back(intake, token, path=path, signature="x"),
+        call_back(intake, token, path=path, signed=path_of(token)),
+        call_back(intake, token, path=path_of(token), signed=path),
+        call_back(intake, token, path=path, signed=f"{path_of('another')}/fallback"),
+        call_back(intake, token, changed(CallSid="CA"), path=path),
+    ]
+    assert {refusal(each) for each in refused} == {(403, "NOT_A_CALLBACK")}
+    assert intake.client.get(path).status_code in {404, 405}
+    assert intake.count("carrier_events") == 0
+
+
+def test_fallback_for_an_unknown_token_is_not_stored(intake: Intake) -> None:
+    """The call still ends politely: a person is listening."""
+    answer = call_back(intake, "unknown-token", path=f"{path_of('unknown-token')}/fallback")
+    assert (answer.status_code, intake.count("carrier_events")) == (200, 0)
 
 
 def test_unsigned_callback_is_rejected(intake: Intake, token: str) -> None:

@@ -157,7 +157,7 @@ def test_readyz_requires_the_schema_of_this_version(intake: Intake) -> None:
 
 
 COMMANDS = {"createInterview", "updateInterview", "deleteInterview"}
-COMMANDS |= {"createCallAttempt", "rescheduleCallAttempt", "deleteCallAttempt"}
+COMMANDS |= {"createCallAttempt", "rescheduleCallAttempt", "deleteCallAttempt", "reportOutcome"}
 
 
 def operation(document: dict[str, Any], name: str) -> dict[str, Any]:

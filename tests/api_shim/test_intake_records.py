@@ -444,7 +444,8 @@ def test_an_ats_key_makes_companies_and_reaches_them_alone(intake: Intake) -> No
             "delays": {"BUSY": [900], "NO_ANSWER": [7200, "NEXT_DAY"], "VOICEMAIL": [14400], "CARRIER_ERROR": [300]},
         },
         "limits": {"concurrentCalls": 10, "callsPerSecond": 1.0},
-        "machineDetection": True,
+        "machineDetection": "ASYNC",
+        "machineDetectionTuning": NOT_TUNED,
         "offsetMustMatchNumber": False,
         "allowedCountries": None,
     }
@@ -483,12 +484,42 @@ def test_sent_setting_is_replaced_and_null_restores_the_default(intake: Intake) 
     assert settings["retryPolicy"]["delays"]["VOICEMAIL"] == [14400]
     assert settings["limits"] == {"concurrentCalls": 3, "callsPerSecond": 1.0}
     assert settings["allowedCountries"] == ["AU", "SK"]
-    assert (settings["machineDetection"], settings["offsetMustMatchNumber"]) == (False, True)
+    assert (settings["machineDetection"], settings["offsetMustMatchNumber"]) == ("OFF", True)
     back = data(intake.set_settings(**dict.fromkeys(changed)))["settings"]
     assert back["limits"]["concurrentCalls"] == 10
     assert back["allowedCountries"] is None
-    assert (back["machineDetection"], back["offsetMustMatchNumber"]) == (True, False)
+    assert (back["machineDetection"], back["offsetMustMatchNumber"]) == ("ASYNC", False)
     assert data(intake.set_settings(locale="en"))["settings"] == back | {"locale": "en"}
+
+
+NOT_TUNED = dict.fromkeys(("timeout", "speechThreshold", "speechEndThreshold", "silenceTimeout"))
+RANGES = {
+    "timeout": (3, 59),
+    "speechThreshold": (1000, 6000),
+    "speechEndThreshold": (500, 5000),
+    "silenceTimeout": (2000, 10_000),
+}
+"""Twilio's documented ranges, copied by hand."""
+
+
+@does("F9-4")
+def test_machine_detection_has_three_modes_and_old_words(intake: Intake) -> None:
+    """A boolean means what it meant before there were three."""
+    for sent, shown in (("OFF", "OFF"), ("SYNC", "SYNC"), ("ASYNC", "ASYNC"), (True, "SYNC"), (False, "OFF")):
+        assert data(intake.set_settings(machineDetection=sent))["settings"]["machineDetection"] == shown
+    assert data(intake.set_settings(locale="en"))["settings"]["machineDetection"] == "OFF", "it is kept"
+
+
+@does_not("F9-4")
+@pytest.mark.parametrize("name", RANGES)
+def test_machine_detection_is_not_tuned_beyond_the_ranges(intake: Intake, name: str) -> None:
+    least, most = RANGES[name]
+    for value in (least, most, None):
+        tuned = data(intake.set_settings(machineDetectionTuning={name: value}))["settings"]
+        assert tuned["machineDetectionTuning"] == NOT_TUNED | {name: value}
+    for wrong in (least - 1, most + 1, str(least), float(least) + 0.5, True):
+        assert refusal(intake.set_settings(machineDetectionTuning={name: wrong})) == (400, "VALIDATION_ERROR"), wrong
+    assert data(intake.set_settings(machineDetectionTuning=None))["settings"]["machineDetectionTuning"] == NOT_TUNED
 
 
 def test_setting_of_the_wrong_form_is_refused(intake: Intake) -> None:
@@ -498,6 +529,8 @@ def test_setting_of_the_wrong_form_is_refused(intake: Intake) -> None:
         {"limits": {"callsPerSecond": 0}},
         {"allowedCountries": ["XX"]},
         {"machineDetection": "yes"},
+        {"machineDetection": "sync"},
+        {"machineDetectionTuning": {"timeouts": 5}},
         {"locale": "slovak!"},
         {"callTimeInterval": []},
     ]

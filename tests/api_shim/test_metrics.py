@@ -11,14 +11,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from api_shim import http_metrics
 from api_shim.http_metrics import HttpTallies
 from scheduler.domain.alarm import AlarmKey
+from scheduler.domain.attempt import Ended, Reason
 from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
 from scheduler.rules.tallies import CALLS, DIAL_LATENESS, HTTP_REQUESTS, HTTP_SECONDS, Amount, Key, key_of, seconds_of
-from scheduler.use_cases.operations.counts import Tallies
+from scheduler.use_cases.operations.counts import CallerReputation, Tallies
 from scheduler.use_cases.shared.alarms import AlarmStore, Seen
 from tests.api_shim.intake import Intake, an_intake
+from tests.architecture.rules import does, does_not
 from tests.conftest import Seeded, wait_until
 from tests.docs.pages import read
-from tests.support.builders import Tenant, a_claimed_attempt
+from tests.support.builders import Tenant, a_claimed_attempt, a_placed_attempt
 
 _SUFFIX = {"counter": "_total"}
 REQUESTS = key_of(HTTP_REQUESTS, "GET /interviews", "200")
@@ -37,6 +39,7 @@ def value(found: Mapping[str, Metric], name: str, **labels: str) -> float | None
 
 def test_metrics_and_the_reference_page_match(intake: Intake, tenant: Tenant) -> None:
     a_claimed_attempt(tenant)
+    _call_of_today(tenant)
     AlarmStore(intake.database, tenant.now).store({AlarmKey(kind="LOCK_HELD"): Seen(count=1, first=0, last=0)})
     intake.get("/interviews")
     tallies = Tallies(intake.database)
@@ -50,6 +53,41 @@ def test_metrics_and_the_reference_page_match(intake: Intake, tenant: Tenant) ->
         assert {label for each in found[name].samples for label in each.labels} - {"le"} == set(
             re.findall(r"`(\w+)`", labels)
         ), name
+
+
+def _call_of_today(tenant: Tenant, reason: Reason = Reason.BLOCKED_BY_NETWORK) -> str:
+    """End a call. Return the id of its caller id."""
+    tenant.take(a_placed_attempt(tenant), Ended(reason=reason, ended_at=tenant.now()))
+    CallerReputation(tenant.context).fold()
+    [[number_id]] = tenant.ask("SELECT phone_number_id FROM caller_days")
+    return str(number_id)
+
+
+@does("F9-5")
+def test_blocked_call_is_counted_by_the_id_of_its_number(intake: Intake, tenant: Tenant) -> None:
+    caller = {"phone_number_id": _call_of_today(tenant)}
+    found = families(intake)
+    assert value(found, "duecall_caller_today_calls", **caller) == 1
+    assert value(found, "duecall_caller_today_blocked", **caller) == 1
+    assert value(found, "duecall_caller_today_declined", **caller) == 0
+    assert tenant.caller not in intake.client.get("/metrics").text
+
+
+@does("F9-5")
+def test_third_blocked_call_of_a_number_opens_an_alarm(intake: Intake, tenant: Tenant) -> None:
+    for _ in range(3):
+        _call_of_today(tenant)
+    assert value(families(intake), "duecall_alarms_open", kind="CALLER_REPUTATION") == 1
+
+
+@does_not("F9-5")
+def test_declined_calls_are_not_blocked_and_open_no_alarm(intake: Intake, tenant: Tenant) -> None:
+    for reason in (*[Reason.DECLINED] * 3, *[Reason.BLOCKED_BY_NETWORK] * 2):
+        caller = {"phone_number_id": _call_of_today(tenant, reason)}
+    found = families(intake)
+    assert value(found, "duecall_caller_today_declined", **caller) == 3
+    assert value(found, "duecall_caller_today_blocked", **caller) == 2
+    assert value(found, "duecall_alarms_open", kind="CALLER_REPUTATION") is None
 
 
 def test_requests_are_counted_by_their_template(intake: Intake) -> None:

@@ -122,6 +122,7 @@ SPEAKERS = {
     "requests": {
         "standalone/api_client.py",
         "scheduler/carriers/twilio_queries.py",
+        "scheduler/carriers/voice_server.py",
         "standalone/demo/client.py",
         "scheduler/exchange.py",
         "standalone/system.py",

@@ -51,6 +51,7 @@ WITHOUT = {
     "api_shim/thread_pools.py self._jobs.get": "a free thread waits for a request",
     "scheduler/use_cases/webhooks/deliverer.py self._to_send.get": "a free thread waits for a delivery",
     "workers/alarm_writer.py self._raised.wait": "the writer waits for an alarm",
+    "scheduler/carriers/voice_server.py requests.Session": "within an Exchange of PROBE_S, as its request",
     # Tasks of an event loop: they occupy no thread.
     "api_shim/answer_waiter.py notified.wait": "within asyncio.timeout",
     "api_shim/answer_waiter.py self._query_now.wait": "within asyncio.wait_for",

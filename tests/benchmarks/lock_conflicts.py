@@ -17,7 +17,7 @@ from typing import Any
 from standalone.system import System
 from tests.benchmarks.counters import PROCESSES
 
-DROPPED = frozenset({"task_conflict", "hints_delayed", "settle_conflict", "row_locked"})
+DROPPED = frozenset({"task_conflict", "hints_delayed", "settle_conflict", "outcome_wait_put_off", "row_locked"})
 """Log lines of hints and events that wait for the clock, because every try has failed."""
 RETRIED = frozenset({"lock_conflict", "claim_conflict", "record_conflict", "locked_rows"})
 """Log lines of steps that are tried again at once or, for locked rows, within a second."""

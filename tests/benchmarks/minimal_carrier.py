@@ -1,5 +1,7 @@
 """A carrier that costs as little as possible: takes each call at once, and sends four signed callbacks if asked to.
 
+An order with asynchronous machine detection gets a fifth one, with the verdict.
+
     python -m tests.benchmarks.minimal_carrier --port 21000 --callbacks
 
 The simulated carrier keeps a journal, a pace and faults, and would take most of a core at these rates.
@@ -23,6 +25,7 @@ from standalone.simulator.calls import rfc2822
 ACCOUNT_SID, AUTH_TOKEN = "AC" + "7" * 32, "benchmark"
 CALLBACKS = (("initiated", 0.05), ("ringing", 0.3), ("in-progress", 1.0), ("completed", 2.0))
 """Each status, and the seconds after the call was taken."""
+_VERDICT_S = 1.5
 _ACCOUNT = f"/2010-04-01/Accounts/{ACCOUNT_SID}"
 _DURATION_S = 30
 _MAX_CONCURRENT = 64
@@ -80,6 +83,10 @@ class MinimalCarrier:
             task = asyncio.create_task(self._call_back(call, urldefrag(str(form["StatusCallback"])).url))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
+        if self.sends_callbacks and "AsyncAmdStatusCallback" in form:
+            task = asyncio.create_task(self._judge(call, urldefrag(str(form["AsyncAmdStatusCallback"])).url))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
         await asyncio.sleep(self.answer_s)
         return web.json_response(call, status=201)
 
@@ -102,6 +109,12 @@ class MinimalCarrier:
                 call["duration"] = str(_DURATION_S)
                 fields |= {"CallDuration": str(_DURATION_S), "SipResponseCode": "200"}
             await self._send(url, fields)
+
+    async def _judge(self, call: dict[str, object], url: str) -> None:
+        await asyncio.sleep(_VERDICT_S)
+        call["answered_by"] = "human"
+        fields = {"CallSid": str(call["sid"]), "AccountSid": ACCOUNT_SID, "AnsweredBy": "human"}
+        await self._send(url, fields | {"MachineDetectionDuration": "500"})
 
     async def _send(self, url: str, fields: Mapping[str, str]) -> None:
         """Send a callback until it is taken, five times at most, as Duecall's URLs ask for."""

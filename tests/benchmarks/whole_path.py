@@ -34,6 +34,7 @@ import psycopg
 import requests
 from pydantic import SecretStr
 
+from scheduler.domain.call import MachineDetection
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.setting_values import DEVELOPMENT_PEPPER
@@ -42,7 +43,7 @@ from standalone.private_server import free_port
 from standalone.run_file import Running
 from standalone.system import Options, System
 from standalone.valkey_and_postgres import EmbeddedPostgres
-from tests.benchmarks import celery_eta, cloned_calls, console_pages, lists, partners
+from tests.benchmarks import celery_eta, cloned_calls, console_pages, lists, partners, reports
 from tests.benchmarks.counters import Cost, Meter
 from tests.benchmarks.lock_conflicts import LockConflicts
 from tests.benchmarks.minimal_carrier import ACCOUNT_SID, AUTH_TOKEN
@@ -127,8 +128,13 @@ class Bench:
 
 
 @contextmanager
-def running(*, callbacks: bool, progress: Callable[[str], None], answer_s: float = 0.0) -> Iterator[Bench]:
-    """Start a system with an empty database and raised limits, and a minimal carrier that answers after `answer_s`."""
+def running(
+    *, callbacks: bool, progress: Callable[[str], None], answer_s: float = 0.0, verdicts: bool = False
+) -> Iterator[Bench]:
+    """Start a system with an empty database and raised limits, and a minimal carrier that answers after `answer_s`.
+
+    `verdicts`: machine detection is asynchronous, so that each call has a callback more.
+    """
     carrier_port, api_port = free_port(), free_port()
     carrier = f"http://127.0.0.1:{carrier_port}"
     settings = Settings(
@@ -146,6 +152,7 @@ def running(*, callbacks: bool, progress: Callable[[str], None], answer_s: float
         "TWILIO_VOICE_URL": f"{carrier}/voice",
         "TWILIO_CPS": "10000",
         "TWILIO_MAX_CALLS": "1000000",
+        "OUTCOME_WAIT_S": "3600",
     }
     argv = [sys.executable, "-m", "tests.benchmarks.minimal_carrier", "--port", str(carrier_port)]
     argv += ["--answer-s", str(answer_s)]
@@ -158,18 +165,18 @@ def running(*, callbacks: bool, progress: Callable[[str], None], answer_s: float
             with CountingSystem(options, settings, progress) as system:
                 assert system.postgres is not None
                 with psycopg.connect(system.postgres.url, autocommit=True) as connection:
-                    bench = _prepared(system, connection, carrier)
+                    bench = _prepared(system, connection, carrier, verdicts=verdicts)
                     yield bench
                     bench.meter.close()
         finally:
             process.terminate()
 
 
-def _prepared(system: System, connection: psycopg.Connection, carrier: str) -> Bench:
+def _prepared(system: System, connection: psycopg.Connection, carrier: str, *, verdicts: bool) -> Bench:
     connection.execute("UPDATE companies SET calls_per_second = 10000, concurrent_calls = 1000000")
     connection.execute("UPDATE api_keys SET per_minute = 10000000, per_hour = 10000000")
     assert system.running is not None
-    _open_always(system.running)
+    _open_always(system.running, MachineDetection.ASYNC if verdicts else MachineDetection.SYNC)
     bench = Bench(
         system=system,
         meter=Meter(system, system.running.databaseUrl),
@@ -189,12 +196,13 @@ def _prepared(system: System, connection: psycopg.Connection, carrier: str) -> B
     return bench
 
 
-def _open_always(running: Running) -> None:
+def _open_always(running: Running, detection: MachineDetection) -> None:
     database = Database(running.databaseUrl, pool_size=1)
     with database.transaction() as stores:
         company = stores.companies.lock(UUID(running.companyId))
         assert company is not None
-        stores.companies.save(replace(company, settings=replace(company.settings, intervals=ALWAYS)))
+        settings = replace(company.settings, intervals=ALWAYS, machine_detection=detection)
+        stores.companies.save(replace(company, settings=settings))
     database.close()
 
 
@@ -256,9 +264,9 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def burst(count: int, *, callbacks: bool) -> Callable[[Callable[[str], None]], Row]:
+def burst(count: int, *, callbacks: bool, verdicts: bool = False) -> Callable[[Callable[[str], None]], Row]:
     def measure(progress: Callable[[str], None]) -> Row:
-        with running(callbacks=callbacks, progress=progress) as bench:
+        with running(callbacks=callbacks, progress=progress, verdicts=verdicts) as bench:
             place_calls(bench, [_now() + _AHEAD] * 20, settles=callbacks, patience_s=60)  # connections and caches
             return place_calls(bench, [_now() + _AHEAD] * count, settles=callbacks, patience_s=300)
 
@@ -436,6 +444,49 @@ def webhooks(rate: float, *, seconds: float) -> Callable[[Callable[[str], None]]
     return measure
 
 
+def reported(rate: float, *, calls: int) -> Callable[[Callable[[str], None]], Row]:
+    """Compare the lateness of calls without and with `rate` reports a second about earlier calls.
+
+    `calls` of each kind are placed: spread over time, and at the same instant. So many calls are answered before that
+    every report is about another one.
+    """
+    kinds: dict[str, Callable[[], list[datetime]]] = {
+        "steady": lambda: _spread(50, calls / 50),
+        "burst": lambda: [_now() + _AHEAD] * calls,
+    }
+
+    def measure(progress: Callable[[str], None]) -> Row:
+        with running(callbacks=True, progress=progress) as bench:
+            place_calls(bench, [_now() + _AHEAD] * 20, settles=True, patience_s=60)
+            reports.let_key_report(bench.connection)
+            progress("placing the calls that are reported")
+            answered = round(rate * (calls / 50 + 20))
+            place_calls(bench, [_now() + _AHEAD] * answered, settles=True, patience_s=600)
+            sender = reports.Reports(bench.api, bench.headers, iter(reports.tokens_of(bench.connection)), rate)
+            found: Row = {}
+            for kind, due in kinds.items():
+                without = place_calls(bench, due(), settles=True, patience_s=180)
+                with sender:
+                    during = place_calls(bench, due(), settles=True, patience_s=180)
+                found |= _compared(kind, without, during)
+            return found | sender.figures() | {"leases lost": bench.count(LOST_LEASES)}
+
+    return measure
+
+
+def _compared(kind: str, without: Row, during: Row) -> Row:
+    found: Row = {}
+    for figure in ("p50 ms", "p99 ms"):
+        found[f"{kind} {figure} without"] = without[figure]
+        found[f"{kind} {figure} with"] = during[figure]
+        found[f"{kind} {figure} ratio"] = during[figure] / without[figure]
+    return found | {
+        f"{kind} posted": during["posted"],
+        f"{kind} rang twice": during["rang twice"],
+        f"{kind} others with": during["others"],
+    }
+
+
 def batch(count: int) -> Callable[[Callable[[str], None]], Row]:
     """Send a batch, and single requests meanwhile, until it is applied."""
 
@@ -483,6 +534,7 @@ def parts(pending: int) -> dict[str, dict[str, Callable[[Callable[[str], None]],
         "burst": {
             "burst of 5,000, no callbacks": burst(5_000, callbacks=False),
             "burst of 5,000, four callbacks": burst(5_000, callbacks=True),
+            "burst of 5,000, five callbacks": burst(5_000, callbacks=True, verdicts=True),
         },
         "steady": {f"{rate:g}/s, four callbacks": steady(rate, seconds=30, callbacks=True) for rate in _RATES},
         "intake": {
@@ -490,6 +542,7 @@ def parts(pending: int) -> dict[str, dict[str, Callable[[Callable[[str], None]],
         },
         "idle": {"start, memory, idle": idle},
         "webhooks": {"10/s, four callbacks, two receivers of which one is dead": webhooks(10, seconds=30)},
+        "reports": {"500 reports/s, against none": reported(500, calls=500)},
         "batch": {"batch of 10,000": batch(10_000)},
         "backlog": {f"{pending:,} pending": backlog(pending)},
         "lists": {f"lists of {pending:,} interviews": lists_of(pending)},
@@ -499,11 +552,12 @@ def parts(pending: int) -> dict[str, dict[str, Callable[[Callable[[str], None]],
 _FLIGHTS = {1: 200, 32: 1_000}
 _TAKES = {
     "eta": "1 minute",
-    "burst": "2 minutes",
+    "burst": "3 minutes",
     "steady": "4 minutes",
     "intake": "2 minutes",
     "idle": "1 minute",
     "webhooks": "1 minute",
+    "reports": "4 minutes",
     "batch": "2 minutes",
     "backlog": "grows with --pending",
     "lists": "grows with --pending",

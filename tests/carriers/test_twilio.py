@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -32,6 +33,8 @@ from scheduler.domain.call import (
     CallOrder,
     CallStatus,
     CarrierAnswer,
+    DetectionTuning,
+    MachineDetection,
     NeverTaken,
     NumberRefused,
 )
@@ -80,7 +83,7 @@ def an_order(number: str, **fields: Any) -> CallOrder:
         "token": f"a-token-for-{number[1:]}",
         "ring_timeout": timedelta(seconds=30),
         "time_limit": timedelta(seconds=720),
-        "machine_detection": True,
+        "machine_detection": MachineDetection.SYNC,
     }
     return CallOrder(**(usual | fields))
 
@@ -217,6 +220,47 @@ async def test_bytes_that_the_kernel_does_not_take_are_never_sent(carrier: Simul
     assert b"MachineDetection" not in arrived, "the end of the form"
 
 
+TUNED = DetectionTuning(
+    timeout=timedelta(seconds=12),
+    speech_threshold=timedelta(milliseconds=1900),
+    speech_end_threshold=timedelta(milliseconds=1000),
+    silence_timeout=timedelta(milliseconds=3500),
+)
+OF_DETECTION = "MachineDetection", "AsyncAmd"
+
+
+@pytest.mark.parametrize("mode", MachineDetection)
+async def test_order_asks_for_the_machine_detection_of_its_mode(mode: MachineDetection) -> None:
+    account = TwilioAccount(
+        api_url="http://carrier.example",
+        account_sid=ACCOUNT_SID,
+        auth_tokens=(PRIMARY,),
+        public_url="https://duecall.example",
+        voice_url="https://example.com/voice",
+    )
+    order = an_order(a_number(), token="a-token", machine_detection=mode, detection_tuning=TUNED)
+    async with a_placer(account) as placer:
+        sent = parse_qs(placer._form(order).decode(), strict_parsing=True)
+    synchronous = {
+        "MachineDetection": ["Enable"],
+        "MachineDetectionTimeout": ["12"],
+        "MachineDetectionSpeechThreshold": ["1900"],
+        "MachineDetectionSpeechEndThreshold": ["1000"],
+        "MachineDetectionSilenceTimeout": ["3500"],
+    }
+    asynchronous = {
+        "AsyncAmd": ["true"],
+        "AsyncAmdStatusCallback": sent["StatusCallback"],
+        "AsyncAmdStatusCallbackMethod": ["POST"],
+    }
+    expected = {
+        MachineDetection.OFF: {},
+        MachineDetection.SYNC: synchronous,
+        MachineDetection.ASYNC: synchronous | asynchronous,
+    }
+    assert {name: value for name, value in sent.items() if name.startswith(OF_DETECTION)} == expected[mode]
+
+
 async def test_gate_is_not_checked_for_a_cancellation(carrier: SimulatedCarrier) -> None:
     gate = NotedGate()
     async with a_placer(carrier.account()) as placer:
@@ -248,8 +292,11 @@ MEANINGS: list[tuple[CarrierAnswer, Answers]] = [
         AnswerUnknown(cause="CREATED_WITHOUT_A_NAME"),
         [(201, answer) for answer in ({"sid": "CA1"}, {"sid": f"ca{'a' * 32}"}, {"sid": 7}, {}, [SID], None)],
     ),
-    *((NumberRefused(cause=f"TWILIO_{code}"), coded(400, code)) for code in (21211, 21214, 21217, 13224, 21202)),
-    (NeverTaken(cause="COUNTRY_REFUSED"), coded(400, 21215, 21216, 21203, 13227) + coded(403, 21215, 32205)),
+    *((NumberRefused(cause=f"TWILIO_{code}"), coded(400, code)) for code in (21211, 21214, 21217, 21202)),
+    (NumberRefused(cause="TWILIO_13224", may_be_outage=True), coded(400, 13224)),
+    (NeverTaken(cause="NUMBER_BLOCKED"), coded(400, 21216) + coded(403, 21216)),
+    (AnswerUnknown(cause="HTTP_400"), coded(400, 32017, 11200, 13212)),
+    (NeverTaken(cause="COUNTRY_REFUSED"), coded(400, 21215, 21203, 13227) + coded(403, 21215, 32205)),
     (NeverTaken(cause="CREDENTIALS"), [*coded(400, 20003), *coded(401, 20003), (401, None), *coded(403, 20403)]),
     (NeverTaken(cause="ACCOUNT_NOT_ACTIVE"), coded(400, 20005) + coded(403, 20005)),
     (NeverTaken(cause="ORDER_REFUSED"), coded(400, 21208) + coded(403, 20006)),
@@ -329,6 +376,7 @@ async def test_form_orders_callbacks_with_retries(carrier: SimulatedCarrier, voi
     assert [form[name] for name in ("To", "From", "Timeout", "TimeLimit")] == [[order.to], [OURS], ["30"], ["720"]]
     assert form["Url"] == [url]
     assert form["StatusCallback"] == ["http://127.0.0.1:9/carrier/twilio/mine#rc=5&rp=5xx,ct,rt"]
+    assert form["FallbackUrl"] == ["http://127.0.0.1:9/carrier/twilio/mine/fallback#rc=5&rp=5xx,ct,rt"]
     assert form["StatusCallbackEvent"] == ["initiated", "ringing", "answered", "completed"]
 
 
@@ -681,6 +729,88 @@ async def test_the_list_is_read_past_its_first_page(carrier: SimulatedCarrier, q
         for _ in range(53):
             await placer.place(an_order(number))
     assert len(listed(queries, number)) == 53
+
+
+async def test_list_in_another_order_still_finds_the_call() -> None:
+    """Twilio promises no order. The call stands behind older ones, on the second page."""
+    number, noon = a_number(), datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
+    with a_carrier(lists_oldest_first=True) as carrier:
+        async with a_placer(carrier.account()) as placer:
+            carrier.clock = lambda: noon - timedelta(hours=1)
+            for _ in range(53):
+                await placer.place(an_order(number))
+            carrier.clock = lambda: noon
+            mine = await placer.place(an_order(number))
+        assert isinstance(mine, Accepted)
+        with queries_of(carrier.account()) as queries:
+            assert listed(queries, number, around=noon) == [mine.call_sid]
+            span = {"created_from": noon - timedelta(minutes=1), "created_until": noon + timedelta(minutes=1)}
+            assert [call.news.call_sid for call in queries.listed(to=None, caller=OURS, **span)] == [mine.call_sid]
+
+
+async def test_call_that_moves_to_the_next_page_is_listed_once(carrier: SimulatedCarrier) -> None:
+    call = {"sid": SID, "status": "queued", "date_created": format_datetime(real_now()), "direction": "outbound-api"}
+    there = f"/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json?Page=1"
+    pages = [{"calls": [call], "next_page_uri": uri} for uri in (there, None)]
+    with queries_answered(carrier, *pages) as queries:
+        assert listed(queries, a_number()) == [SID]
+
+
+@pytest.mark.parametrize("other_leg", ["outbound-dial", "inbound"])
+async def test_leg_that_no_request_placed_is_not_listed(
+    carrier: SimulatedCarrier, queries: TwilioQueries, other_leg: str
+) -> None:
+    number = a_number()
+    carrier.plan(to=number, other_leg=other_leg)
+    ours = [(await accepted(carrier, an_order(number))).call_sid for _ in range(2)]
+    assert sorted(listed(queries, number)) == sorted(ours)
+    calls = queries._client.calls.list(to=number)
+    foreign = [call for call in calls if call.direction == other_leg]
+    assert (len(calls), len(foreign)) == (4, 2), "it stands between ours"
+    for call in foreign:
+        with pytest.raises(CarrierUnavailable):
+            queries.fetch(call.sid)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"direction": "outbound-dial", "parent_call_sid": f"CA{2:032x}"}, id="a leg of a verb"),
+        pytest.param({"direction": "outbound-api", "parent_call_sid": f"CA{2:032x}"}, id="a leg with a parent"),
+        pytest.param({"direction": "inbound"}, id="an incoming call"),
+        pytest.param({"direction": "trunking-terminating"}, id="a call of a trunk"),
+        pytest.param({"direction": "inbound", "status": "a new word", "date_created": None}, id="an unreadable one"),
+    ],
+)
+def test_foreign_row_between_ours_hides_neither(carrier: SimulatedCarrier, fields: dict[str, Any]) -> None:
+    ours: dict[str, Any] = {"status": "queued", "date_created": format_datetime(real_now()), "parent_call_sid": None}
+    rows = [
+        {"sid": f"CA{number:032x}", **ours, **(fields if number == 8 else {"direction": "outbound-api"})}
+        for number in (7, 8, 9)
+    ]
+    with queries_answered(carrier, {"calls": rows, "next_page_uri": None}) as queries:
+        assert listed(queries, a_number()) == [f"CA{7:032x}", f"CA{9:032x}"]
+
+
+def test_server_without_directions_is_not_doubted(carrier: SimulatedCarrier) -> None:
+    rows = [{"sid": SID, "status": "queued", "date_created": format_datetime(real_now())}]
+    with queries_answered(carrier, {"calls": rows, "next_page_uri": None}) as queries:
+        assert listed(queries, a_number()) == [SID]
+
+
+@contextmanager
+def queries_answered(carrier: SimulatedCarrier, *answers: dict[str, Any]) -> Iterator[TwilioQueries]:
+    """Build queries whose requests get these answers in turn."""
+    left = list(answers)
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps(left.pop(0)).encode()})
+
+    with serving(app, loop="asyncio") as url, queries_of(carrier.account(url=url)) as queries:
+        yield queries
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -1123,6 +1253,40 @@ def test_callback_has_the_called_number_and_no_start(callbacks: TwilioCallbacks)
     assert "+421915123456" not in repr(news)
     assert read(callbacks).to is None
     assert read(callbacks, To="").to is None
+
+
+@pytest.mark.parametrize(
+    ("word", "answered_by"),
+    [("human", AnsweredBy.PERSON), ("machine_start", AnsweredBy.MACHINE), ("fax", AnsweredBy.FAX)],
+)
+def test_verdict_is_read_as_news_of_an_answered_call(
+    callbacks: TwilioCallbacks, word: str, answered_by: AnsweredBy
+) -> None:
+    news = callbacks.read("a-token", a_verdict(AnsweredBy=word))
+    assert (news.status, news.answered_by, news.to) == (CallStatus.ANSWERED, answered_by, None)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{"AnsweredBy": ""}, {"CallSid": "CA1"}, {"AccountSid": "AC" + "f" * 32}, {"CallStatus": ""}, {"CallStatus": "x"}],
+    ids=str,
+)
+def test_verdict_of_another_form_is_no_callback(callbacks: TwilioCallbacks, form: dict[str, str]) -> None:
+    with pytest.raises(NotACallback):
+        callbacks.read("a-token", a_verdict(**form))
+
+
+def test_verdict_is_no_cut_of_a_status_callback(callbacks: TwilioCallbacks) -> None:
+    """A field boundary that is moved keeps the signature: the status could be hidden in the field before it."""
+    hidden = {"AnsweredBy": "human", "CallSid": dict(FORM)["CallSid"] + "CallStatuscompleted"}
+    for form in (hidden, {"CallSidCallStatus": "completed"}, {"Call": "StatusCallStatuscompleted"}):
+        with pytest.raises(NotACallback):
+            callbacks.read("a-token", a_verdict(**form))
+
+
+def a_verdict(**fields: str) -> dict[str, str]:
+    usual = {name: value for name, value in FORM if name in {"AccountSid", "CallSid"}}
+    return usual | {"AnsweredBy": "human", "MachineDetectionDuration": "2150"} | fields
 
 
 def test_unknown_answered_by_value_counts_as_unknown(callbacks: TwilioCallbacks) -> None:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from scheduler.carriers.interface import CarrierUnavailable, QueryNotSent
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
-from scheduler.domain.call import Accepted, CallOrder, CarrierAnswer, NeverTaken, Withheld
+from scheduler.domain.call import Accepted, CallOrder, CarrierAnswer, MachineDetection, NeverTaken, Withheld
 from scheduler.exchange import Exchange
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.policy import Policy
@@ -38,7 +38,7 @@ def an_order(number: str) -> CallOrder:
         token=f"a-token-for-{number[1:]}",
         ring_timeout=timedelta(seconds=30),
         time_limit=timedelta(seconds=720),
-        machine_detection=False,
+        machine_detection=MachineDetection.OFF,
     )
 
 

@@ -774,6 +774,20 @@ def test_added_number_is_printed_as_json(duecall: Duecall, tenant: Tenant) -> No
     assert tenant.ask("SELECT number FROM phone_numbers WHERE id = :id", id=number["id"]) == [("+421221020009",)]
 
 
+def test_numbers_are_listed_with_their_calls_of_a_day(duecall: Duecall, tenant: Tenant) -> None:
+    tenant.change(
+        "INSERT INTO caller_days (company_id, phone_number_id, day, calls, answered, declined, blocked)"
+        " SELECT company_id, id, '2026-04-01', 9, 4, 2, 1 FROM phone_numbers WHERE company_id = :id",
+        id=tenant.company_id,
+    )
+    listed = json.loads(duecall(f"numbers list {tenant.company_id} --day 2026-04-01 --json").out)
+    assert [
+        (each["number"], each["calls"], each["answered"], each["declined"], each["blocked"]) for each in listed
+    ] == [(tenant.caller, 9, 4, 2, 1)]
+    assert "calls 0  answered 0  declined 0  blocked 0" in duecall(f"numbers list {tenant.company_id}").out
+    assert duecall(f"numbers list {UUID(int=1)}").is_one_error_line(1)
+
+
 def test_foreign_database_prints_one_error_line(duecall: Duecall, empty_database: str) -> None:
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute("CREATE TABLE companies (id int)")

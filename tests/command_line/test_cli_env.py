@@ -18,11 +18,19 @@ RUN_FILE = {
     "databaseUrl": "postgresql://127.0.0.1:1/nothing",
     "apiUrl": "http://127.0.0.1:8000",
     "companyKey": "company'key",
+    "companyId": "company",
     "agentId": "agent",
     "phoneNumberId": "number",
     "atsKey": "ats",
 }
-PRINTED = {"API": "http://127.0.0.1:8000", "KEY": "company'key", "AGENT": "agent", "NUMBER": "number", "ATS_KEY": "ats"}
+PRINTED = {
+    "API": "http://127.0.0.1:8000",
+    "KEY": "company'key",
+    "COMPANY": "company",
+    "AGENT": "agent",
+    "NUMBER": "number",
+    "ATS_KEY": "ats",
+}
 START_FIRST = "Start `duecall up` or `duecall demo` first, in another terminal."
 
 
@@ -51,7 +59,7 @@ def test_env_prints_variables_that_a_shell_evaluates(duecall: Duecall, folder: P
     tomorrow = evaluated.pop("TOMORROW")
     assert evaluated == PRINTED
     assert len(tomorrow) == len("2026-04-03")
-    assert [shlex.split(line)[0] for line in printed.out.splitlines()] == ["export"] * 6
+    assert [shlex.split(line)[0] for line in printed.out.splitlines()] == ["export"] * 7
     assert printed.err.strip() == f"Variables of the system in {folder}: {', '.join(PRINTED)}, TOMORROW"
 
 

@@ -41,7 +41,7 @@ def test_company_key_has_every_scope_but_that_of_events(
     assert is_well_formed(secret)
     key = keys.authenticate(secret)
     assert (key.principal.company_id, key.principal.scopes) == (seeded.company_id, DEFAULT_SCOPES)
-    assert {"read:webhooks", "write:webhooks"} == ALL_SCOPES - DEFAULT_SCOPES
+    assert {"read:webhooks", "write:webhooks", "voice"} == ALL_SCOPES - DEFAULT_SCOPES
     assert key.principal.id == key.principal.key_id
     assert (key.per_minute, key.per_hour, key.expires_at) == (60, 2000, None)
     assert {"delete:companies", "read:billing", "read:webhooks"} <= ALL_SCOPES

@@ -212,6 +212,19 @@ def test_filters_find_their_calls(viewer: httpx.Client, tenant: Tenant, other: T
     assert f"{far.due_at + timedelta(hours=9):%H:%M} Asia/Tokyo" in page
 
 
+def test_list_shows_calls_by_the_outcome_of_their_conversations(viewer: httpx.Client, tenant: Tenant) -> None:
+    asked, unreported = (ended(tenant, Reason.ANSWERED) for _ in range(2))
+    change = "UPDATE attempts SET outcome = 'WRONG_PERSON', outcome_at = :at WHERE id = :id"
+    tenant.change(change, at=real_now(), id=asked.id)
+    for filters in ({}, {"company": str(tenant.company_id)}, {"reason": "answered"}, {"state": "completed"}):
+        assert listed(viewer, outcome="wrong-person", **filters) == [asked.id]
+        assert listed(viewer, outcome="screened", **filters) == []
+    assert set(listed(viewer, reason="answered")) == {asked.id, unreported.id}
+    assert "outcome: wrong person" in viewer.get("/attempts?outcome=wrong-person").text
+    assert "outcome: wrong person" in viewer.get(f"/attempts/{asked.id}").text
+    assert "outcome: " not in viewer.get(f"/attempts/{unreported.id}").text
+
+
 def test_two_end_states_are_one_filter(viewer: httpx.Client, tenant: Tenant, other: Tenant) -> None:
     by_state = {
         "completed": ended(tenant, Reason.ANSWERED).id,
@@ -309,6 +322,9 @@ WRONG_FILTERS = [
     ("state=gone", "There is no such state"),
     ("rule=WEATHER", "There is no such rule"),
     ("reason=none", "There is no such end reason"),
+    ("outcome=none", "There is no such outcome"),
+    ("state=due&outcome=finished", "Only finished calls have an outcome."),
+    ("reason=cause-lost&outcome=finished", "Only finished calls have an outcome."),
     ("company=acme", "named by its id"),
     (f"company={UUID(int=7)}", "There is no company with this id."),
     ("zone=Mars/Base", "There is no such time zone"),

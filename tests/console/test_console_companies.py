@@ -136,6 +136,21 @@ def test_company_shows_its_parts(viewer: httpx.Client, acme: Tenant) -> None:
     assert CALLER not in page.text
 
 
+def test_company_shows_the_calls_of_its_numbers_today(viewer: httpx.Client, acme: Tenant) -> None:
+    acme.change(
+        "INSERT INTO caller_days (company_id, phone_number_id, day, calls, answered, declined, blocked)"
+        " SELECT company_id, id, day, 9, 4, 2, 1 FROM phone_numbers, (VALUES (CAST(:today AS date)), (:before)) d (day)"
+        " WHERE company_id = :id",
+        id=acme.company_id,
+        today=real_now().date(),
+        before=real_now().date() - timedelta(days=1),
+    )
+    page = viewer.get(_page_of(acme))
+    assert "Blocked" in words(page)
+    assert "9 4 2 1" in words(page)
+    assert CALLER not in page.text
+
+
 def test_company_names_the_rules_that_hold_calls(viewer: httpx.Client, console: Console, acme: Tenant) -> None:
     a_pending_attempt(acme, due_at=real_now() - FIVE_MINUTES)
     console.pauses.pause(acme.company_id, "an invoice")

@@ -167,6 +167,28 @@ def test_keys_are_managed_by_the_documented_commands(deployment: Deployment) -> 
     deployment.run_block(DEPLOY, "Roles and keys", 0, replaced)
 
 
+def test_voice_server_uses_the_documented_commands(
+    deployment: Deployment, carrier: SimulatedCarrier, certificate: Path
+) -> None:
+    ats = Ats(_ats_key(deployment))
+    number = "+421915330006"
+    carrier.plan(to=number, outcome="answered", talk_s=40)
+    interview_id = ats.order(number)
+    wait_until(lambda: carrier.rings(number), seconds=60, says="the person is called")
+    [ring] = carrier.rings(number)
+    replaced = {"https://duecall.example.com": deployment.values["PUBLIC_URL"], "TOKEN": ring["token"]}
+    tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}T18:00:00"
+    ask = deployment.script(DEPLOY, "The voice server", 0, replaced)
+    report = deployment.script(DEPLOY, "The voice server", 1, replaced | {"2026-12-04T18:00:00": tomorrow})
+    given = f"export COMPANY={ats.company_id} CURL_CA_BUNDLE={certificate}\n"
+    assert interview_id in deployment.shell(given + ask)
+    wait_until(
+        lambda: '"outcome":"CALL_BACK"' in deployment.shell(given + ask + report).replace(" ", ""),
+        seconds=60,
+        says="the carrier's report of the answer is applied, and then the voice server's is accepted",
+    )
+
+
 def test_pause_starts_no_other_container(deployment: Deployment) -> None:
     """The emergency stop works while `.env` and the image have already changed."""
     before = {name: deployment.started_at(name) for name in ("postgres", "valkey", "migrate", "dial")}

@@ -15,7 +15,7 @@ from command_line import main as cli
 from command_line.status import status_page
 from command_line.terminal import system_line, terminal
 from scheduler.carriers import twilio_calls
-from scheduler.carriers.twilio_calls import CODES, Consequence
+from scheduler.carriers.twilio_codes import CODES, OF_A_CALL_ONLY, OF_THE_NUMBER
 from scheduler.domain.alarm import KINDS, MEANINGS, anchor_of, meaning_of
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.backoffs import Backoff, Scope
@@ -33,7 +33,7 @@ OF_ONE_ORDER = (
     {meaning.consequence.value for meaning in CODES.values()}
     - breaker.OF_ALL_CALLS
     - breaker.PERMISSIONS
-    - {Consequence.NUMBER.value}
+    - {each.value for each in OF_THE_NUMBER | OF_A_CALL_ONLY}
 )
 
 

@@ -14,7 +14,7 @@ from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import Refused
 from scheduler.domain.webhook import EventType
-from scheduler.lifecycle.retries import RETRIED
+from scheduler.lifecycle.retries import RETRIED, is_retried
 from scheduler.lifecycle.state_machine import ARROWS, ENDS
 from scheduler.settings import Settings
 from scheduler.webhooks.sending import DATA_FIELDS
@@ -90,7 +90,8 @@ def test_documented_data_of_events_is_delivered() -> None:
 
 def test_page_lists_each_reason_with_its_state() -> None:
     reasons = {plain(reason): (plain(state), retried) for reason, state, retried, _ in rows(STATES, _REASONS)}
-    assert reasons == {reason: (state, "yes" if reason in RETRIED else "no") for reason, state in ENDS.items()}
+    retried = {reason: "yes" if reason in RETRIED else "once" if is_retried(reason) else "no" for reason in ENDS}
+    assert reasons == {reason: (state, retried[reason]) for reason, state in ENDS.items()}
 
 
 def test_page_lists_the_default_delays_of_retries() -> None:

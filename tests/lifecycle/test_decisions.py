@@ -20,6 +20,7 @@ from scheduler.domain.call import (
     CallProgress,
     CallStatus,
     CarrierAnswer,
+    FailureCause,
     ListedCall,
     NeverTaken,
     NumberRefused,
@@ -41,7 +42,8 @@ from tests.conftest import NOON
 from tests.lifecycle.lifecycle_setup import a_callee, daily, pending
 from tests.support.builders import ALWAYS
 
-POLICY = Policy()
+POLICY = Policy(short_call=timedelta())
+READS_NOTIFICATIONS = Policy()
 A_SECOND = timedelta(seconds=1)
 A_DAY = timedelta(days=1)
 TOLL_FREE = callee_zones.read_number("+18004633339")
@@ -286,6 +288,8 @@ def test_call_leaves_before_the_last_day_of_consent_ends() -> None:
         pytest.param({"database_skew": timedelta(seconds=2, microseconds=1)}, "CLOCK_SKEW", id="clocks differ"),
         pytest.param({"database_skew": -timedelta(seconds=3)}, "CLOCK_SKEW", id="the other way"),
         pytest.param({"command_waiting": True}, "COMMAND_WAITING", id="a command waits"),
+        pytest.param({"refusal_waiting_since": NOON - A_SECOND}, "COMMAND_WAITING", id="a refusal waits"),
+        pytest.param({"refusal_waiting_since": NOON + A_SECOND}, "COMMAND_WAITING", id="a refusal of the future"),
         pytest.param({"company_paused": "why"}, "COMPANY_PAUSED", id="the company is paused"),
         pytest.param({"account_paused": "why"}, "ACCOUNT_PAUSED", id="everything is paused"),
         pytest.param({"interview_over": True}, "INTERVIEW_OVER", id="the interview was deleted"),
@@ -380,6 +384,14 @@ ANSWERED = {
         events.NotPlaced(due_at=NOON + timedelta(seconds=5), cause="THROTTLED"),
     ),
     "number refused": (NumberRefused(cause="X"), events.Ended(reason=Reason.INVALID_NUMBER, ended_at=NOON)),
+    "number unreachable": (
+        NumberRefused(cause="X", may_be_outage=True),
+        events.Ended(reason=Reason.UNREACHABLE, ended_at=NOON),
+    ),
+    "number blocked": (
+        NeverTaken(cause="NUMBER_BLOCKED"),
+        events.NotPlaced(due_at=NOON + timedelta(hours=1), cause="NUMBER_BLOCKED"),
+    ),
     "unknown": (AnswerUnknown(cause="X"), events.AnswerLost(look_at=NOON, cause="X")),
 }
 
@@ -418,6 +430,7 @@ ENDINGS: list[tuple[CallStatus, dict[str, Any], Reason]] = [
     (CallStatus.COMPLETED, {"duration": A_SECOND}, Reason.ANSWERED),
     (CallStatus.COMPLETED, {"answered_by": AnsweredBy.MACHINE}, Reason.VOICEMAIL),
     (CallStatus.COMPLETED, {"answered_by": AnsweredBy.FAX}, Reason.VOICEMAIL),
+    (CallStatus.COMPLETED, {"instructions_failed": True, "duration": A_SECOND}, Reason.INSTRUCTIONS_FAILED),
     (CallStatus.BUSY, {}, Reason.BUSY),
     (CallStatus.NO_ANSWER, {}, Reason.NO_ANSWER),
     (CallStatus.CANCELLED, {}, Reason.CANCELLED_AT_CARRIER),
@@ -430,13 +443,132 @@ ENDINGS: list[tuple[CallStatus, dict[str, Any], Reason]] = [
     (CallStatus.FAILED, {"sip_code": 486}, Reason.BUSY),
     (CallStatus.FAILED, {"sip_code": 600}, Reason.BUSY),
     (CallStatus.FAILED, {"sip_code": 603}, Reason.DECLINED),
-    (CallStatus.FAILED, {"sip_code": 607}, Reason.DECLINED),
+    (CallStatus.FAILED, {"sip_code": 603, "to": "+421915123456"}, Reason.DECLINED),
+    (CallStatus.FAILED, {"sip_code": 603, "to": "+12125550123"}, Reason.BLOCKED_BY_NETWORK),
+    (CallStatus.FAILED, {"sip_code": 607}, Reason.BLOCKED_BY_NETWORK),
+    (CallStatus.FAILED, {"sip_code": 608}, Reason.BLOCKED_BY_NETWORK),
+    (CallStatus.BUSY, {"sip_code": 608}, Reason.BLOCKED_BY_NETWORK),
+    (CallStatus.NO_ANSWER, {"sip_code": 487}, Reason.NO_ANSWER),
+    # The SIP code and the cause that the carrier names decide together.
+    (CallStatus.FAILED, {"cause": FailureCause.BLOCKED}, Reason.BLOCKED_BY_NETWORK),
+    (CallStatus.FAILED, {"sip_code": 603, "cause": FailureCause.BLOCKED}, Reason.BLOCKED_BY_NETWORK),
+    (CallStatus.FAILED, {"sip_code": 503, "cause": FailureCause.NUMBER}, Reason.INVALID_NUMBER),
+    (CallStatus.FAILED, {"cause": FailureCause.UNREACHABLE}, Reason.UNREACHABLE),
+    (CallStatus.FAILED, {"sip_code": 503, "cause": FailureCause.UNREACHABLE}, Reason.UNREACHABLE),
+    (CallStatus.FAILED, {"sip_code": 404, "cause": FailureCause.UNREACHABLE}, Reason.INVALID_NUMBER),
+    (CallStatus.FAILED, {"sip_code": 603, "cause": FailureCause.CARRIER}, Reason.DECLINED),
+    (CallStatus.FAILED, {"cause": FailureCause.CARRIER}, Reason.CARRIER_ERROR),
 ]
 
 
 @pytest.mark.parametrize(("status", "fields", "reason"), ENDINGS)
 def test_a_call_ends_as(status: CallStatus, fields: dict[str, Any], reason: Reason) -> None:
     assert heard(an_attempt(), news(status, **fields)).reason is reason
+
+
+FALLBACK = news(CallStatus.ANSWERED, instructions_failed=True)
+"""The carrier requested our instructions, because the voice server gave none."""
+
+
+@guards("instructions_failed")
+@pytest.mark.parametrize("answered_by", [None, AnsweredBy.PERSON, AnsweredBy.MACHINE])
+@pytest.mark.parametrize("start", [an_attempt(), evolve(unknown(), events.ProofMissing(), NOON)], ids=["live", "lost"])
+def test_call_without_instructions_reached_no_person(start: Attempt, answered_by: AnsweredBy | None) -> None:
+    over = news(CallStatus.COMPLETED, answered_by=answered_by, duration=A_SECOND)
+    for told in ([FALLBACK], [news(CallStatus.ANSWERED), FALLBACK, FALLBACK]):
+        assert heard(start, *told, over).reason is Reason.INSTRUCTIONS_FAILED
+
+
+SHORT = news(CallStatus.COMPLETED, duration=READS_NOTIFICATIONS.short_call - A_SECOND)
+
+
+def found_by(attempt: Attempt, told: CallNews) -> Any:
+    return decisions.on_news(attempt, told, a_callee(), NOON, READS_NOTIFICATIONS)
+
+
+@guards("short_call")
+@pytest.mark.parametrize("told", [SHORT, replace(SHORT, duration=None)], ids=["short", "without a duration"])
+def test_short_call_is_no_conversation_until_it_is_polled(told: CallNews) -> None:
+    placed = evolve(an_attempt(), events.Placed(call_sid="CA1", look_at=NOON + A_SECOND), NOON)
+    assert isinstance(found_by(placed, told), AskTheCarrier)
+    for start in (an_attempt(), unknown()):
+        assert found_by(start, told) == (events.Placed(call_sid="CA1", look_at=NOON),)
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        (replace(SHORT, instructions_failed=True), Reason.INSTRUCTIONS_FAILED),
+        (replace(SHORT, instructions_failed=False), Reason.ANSWERED),
+        (replace(SHORT, duration=READS_NOTIFICATIONS.short_call), Reason.ANSWERED),
+        (replace(SHORT, answered_by=AnsweredBy.MACHINE), Reason.VOICEMAIL),
+        (news(CallStatus.NO_ANSWER), Reason.NO_ANSWER),
+    ],
+)
+def test_call_that_is_long_or_polled_ends_at_once(told: CallNews, reason: Reason) -> None:
+    for start in (an_attempt(), unknown()):
+        assert found_by(start, told)[-1].reason is reason
+    [proven] = found_by(evolve(unknown(), events.ProofMissing(), NOON), told)
+    assert (type(proven), proven.reason) == (events.Proven, reason)
+
+
+def a_short_call_proven_late(told: CallNews = SHORT) -> Attempt:
+    given_up = evolve(unknown(), events.ProofMissing(), NOON)
+    [waits] = found_by(given_up, told)
+    assert (type(waits), waits.look_at, waits.call_sid) == (events.VerdictAwaited, NOON, "CA1"), "no call is live"
+    return evolve(given_up, waits, NOON)
+
+
+@guards("late_short_call")
+@pytest.mark.parametrize("duration", [SHORT.duration, None])
+def test_short_call_proven_late_waits_for_its_notifications(duration: timedelta | None) -> None:
+    told = replace(SHORT, duration=duration)
+    waiting = a_short_call_proven_late(told)
+    assert isinstance(found_by(waiting, told), AskTheCarrier)
+    record = replace(SHORT, token=None)
+    [proven] = found_by(waiting, replace(record, instructions_failed=True))
+    assert (type(proven), proven.reason) == (events.Proven, Reason.INSTRUCTIONS_FAILED)
+    for polled in (
+        replace(record, instructions_failed=False),
+        replace(record, duration=READS_NOTIFICATIONS.short_call),
+    ):
+        [proven] = found_by(waiting, polled)
+        assert (type(proven), proven.reason, proven.ended_at) == (events.Proven, Reason.ANSWERED, NOON)
+
+
+def test_fallback_ends_the_wait_for_notifications() -> None:
+    [proven] = found_by(a_short_call_proven_late(), FALLBACK)
+    assert proven.reason is Reason.INSTRUCTIONS_FAILED
+
+
+def test_short_call_without_notifications_is_given_up_again() -> None:
+    waiting = a_short_call_proven_late()
+    over = MAX_QUEUE + READS_NOTIFICATIONS.ring_timeout + READS_NOTIFICATIONS.max_call
+    assert waiting.claimed_at is not None
+    for after, event in ((over - A_SECOND, None), (over, events.ProofMissing())):
+        assert settling.on_no_answer(waiting, waiting.claimed_at + after, READS_NOTIFICATIONS) == event
+    again = evolve(waiting, events.ProofMissing(), NOON)
+    assert (again.reason, has_live_leg(again)) == (Reason.OUTCOME_UNKNOWN, False)
+
+
+def test_no_call_is_polled_without_a_span_of_short_calls() -> None:
+    """Also one whose duration the carrier does not report."""
+    for told in (SHORT, replace(SHORT, duration=None)):
+        assert heard(an_attempt(), told).reason is Reason.ANSWERED
+
+
+def test_short_call_whose_fallback_was_heard_ends_at_once() -> None:
+    assert found_by(heard(an_attempt(), FALLBACK), SHORT)[-1].reason is Reason.INSTRUCTIONS_FAILED
+
+
+def test_fallback_after_the_end_changes_nothing() -> None:
+    over = heard(an_attempt(), news(CallStatus.COMPLETED, duration=A_SECOND))
+    assert heard(over, FALLBACK) == over
+
+
+def test_fallback_does_not_replace_an_end_without_an_answer() -> None:
+    """Only an answered call gets instructions, so a call that was busy had none to lose."""
+    assert heard(an_attempt(), FALLBACK, news(CallStatus.BUSY)).reason is Reason.BUSY
 
 
 @st.composite

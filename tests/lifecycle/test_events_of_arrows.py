@@ -42,6 +42,7 @@ REPORTED = {
     "rescheduled": {"call_attempt.rescheduled"},
     "moved_by_settings": {"call_attempt.rescheduled"},
     "decided": {"call_attempt.decided"},
+    "reported": {"call_attempt.reported"},
 }
 """The types that report each event of an attempt. All other events are in NOT_REPORTED."""
 AGAIN_UNKNOWN = ("proof_missing", AttemptState.FAILED)
@@ -61,7 +62,10 @@ def test_every_event_is_mapped_or_listed_with_a_reason() -> None:
 
 @pytest.mark.parametrize("arrow", ARROWS, ids=lambda arrow: f"{arrow.event} {arrow.source} {arrow.reason or ''}")
 def test_arrow_is_reported_by_its_types(arrow: Arrow) -> None:
-    source_reason = arrow.reason if arrow.event in {"deleted", "hang_up_wanted"} else Reason.OUTCOME_UNKNOWN
+    keeps_its_reason = (
+        arrow.event in {"deleted", "hang_up_wanted", "reported"} or arrow.source is AttemptState.COMPLETED
+    )
+    source_reason = arrow.reason if keeps_its_reason else Reason.OUTCOME_UNKNOWN
     source_reason = source_reason if arrow.source not in {None, "PENDING", "IN_PROGRESS"} else None
     before = None if arrow.source is None else an_attempt(arrow.source, source_reason)
     [event] = [

@@ -25,7 +25,7 @@ FAR = NOON + timedelta(days=7)
 
 def test_lists_of_retried_reasons_agree() -> None:
     """A reason without delays is never retried, whatever the other lists say."""
-    assert {*DEFAULT_DELAYS} == {*retries.RETRIED} == invariants.RETRIED
+    assert {*DEFAULT_DELAYS, *retries.FIXED_DELAYS} == {*retries.RETRIED} == invariants.RETRIED
 
 
 def local(hour: int, minute: int = 0, *, day: int = 2) -> datetime:
@@ -56,13 +56,36 @@ def due(chain: list[Attempt], *, expires_at: datetime = FAR, **callee: Any) -> d
         pytest.param(Reason.NO_ANSWER, timedelta(hours=2), id="no answer"),
         pytest.param(Reason.VOICEMAIL, timedelta(hours=4), id="a machine"),
         pytest.param(Reason.CARRIER_ERROR, timedelta(minutes=5), id="the carrier failed it"),
+        pytest.param(Reason.INSTRUCTIONS_FAILED, timedelta(minutes=15), id="the voice server failed it"),
     ],
 )
 def test_a_retry_follows_after_its_delay(reason: Reason, after: timedelta) -> None:
     assert due([ended(reason)]) == NOON + after
 
 
-@pytest.mark.parametrize("reason", sorted(set(Reason) - retries.RETRIED))
+def test_a_fixed_delay_is_that_of_no_company() -> None:
+    """Release 0.2.0 cannot read a company that was saved with it."""
+    assert not {*DEFAULT_DELAYS} & {*retries.FIXED_DELAYS}
+    without = RetryPolicy(delays={"BUSY": (timedelta(hours=1),)})
+    assert due([ended(Reason.INSTRUCTIONS_FAILED)], retry_policy=without) == NOON + timedelta(minutes=15)
+    assert due([ended(Reason.INSTRUCTIONS_FAILED)], retry_policy=RetryPolicy(max_retries=0)) is None
+
+
+def test_unreachable_number_is_retried_on_the_next_day() -> None:
+    assert due([ended(Reason.UNREACHABLE)]) == local(8, day=3)
+
+
+def test_unreachable_number_is_not_retried_twice() -> None:
+    """Also if another outcome lies between the two."""
+    chain = [ended(Reason.UNREACHABLE), ended(Reason.BUSY, number=1), ended(Reason.UNREACHABLE, number=2)]
+    assert due(chain) is None
+
+
+def test_unreachable_number_is_not_retried_without_retries() -> None:
+    assert due([ended(Reason.UNREACHABLE)], retry_policy=RetryPolicy(max_retries=0, delays=DEFAULT_DELAYS)) is None
+
+
+@pytest.mark.parametrize("reason", sorted(set(Reason) - retries.RETRIED - {Reason.UNREACHABLE}))
 def test_no_retry_follows_after(reason: Reason) -> None:
     assert due([ended(reason)]) is None
 

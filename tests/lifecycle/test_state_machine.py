@@ -10,12 +10,23 @@ import psycopg
 import pytest
 
 from scheduler.domain import attempt as events
-from scheduler.domain.attempt import Attempt, AttemptState, Decision, Event, HangUpCause, Phase, Reason
-from scheduler.domain.call import CallProgress
+from scheduler.domain.attempt import (
+    Attempt,
+    AttemptState,
+    ConversationOutcome,
+    Decision,
+    Event,
+    HangUpCause,
+    Phase,
+    Reason,
+)
+from scheduler.domain.call import AnsweredBy, CallProgress
 from scheduler.lifecycle.state_machine import (
     ARROWS,
     CALL_ENDS,
     ENDS,
+    MAY_HAVE_BEEN_ANSWERED,
+    REFUSALS,
     Arrow,
     NoSuchArrow,
     arrow_of,
@@ -39,6 +50,8 @@ def an_attempt(state: AttemptState = AttemptState.PENDING, reason: Reason | None
         return replace(plain, phase=Phase.DIALLING, token="token", claimed_at=NOON, lease_until=LATER, epoch=1)
     if reason is Reason.OUTCOME_UNKNOWN:  # with a live call, so that every possible event is allowed
         plain = replace(plain, call_sid="CA1", look_at=LATER)
+    if reason is Reason.ANSWERED:  # and its outcome is awaited
+        plain = replace(plain, outcome_until=LATER)
     return replace(plain, ended_at=NOON if state in OVER else None)
 
 
@@ -53,6 +66,9 @@ def one_of_each() -> Iterator[Event]:
         events.Placed(call_sid="CA1", look_at=LATER),
         events.AnswerLost(look_at=LATER, cause="A_TEST"),
         events.Progressed(rank=CallProgress.RINGING),
+        events.VerdictHeard(answered_by=AnsweredBy.MACHINE),
+        events.VerdictAwaited(call_sid="CA1", look_at=LATER),
+        events.CauseAwaited(sip_code=603, look_at=LATER),
         events.ProofMissing(),
         events.Expired(),
         events.ConsentEnded(),
@@ -64,6 +80,9 @@ def one_of_each() -> Iterator[Event]:
         events.LegSeen(call_sid="CA1", rank=CallProgress.RINGING, look_at=LATER),
         events.Decided(decision=Decision.RANG, reason="a test"),
         events.Deleted(),
+        events.Reported(outcome=ConversationOutcome.OPTED_OUT),
+        events.OutcomeAwaited(until=LATER),
+        events.NotReported(),
     )
     for reason in Reason:
         yield events.Ended(reason=reason, ended_at=LATER)
@@ -100,6 +119,13 @@ CONTRACT = {
     ("answer_lost", "IN_PROGRESS"): {("IN_PROGRESS", None)},
     ("progressed", "IN_PROGRESS"): {("IN_PROGRESS", None)},
     ("cancelled", "IN_PROGRESS"): {("CANCELLED", "COMPANY_DELETED")},
+    # Who answered comes as news of its own, before or after the end of the call.
+    ("verdict_heard", "IN_PROGRESS"): {("IN_PROGRESS", None)},
+    ("verdict_awaited", "IN_PROGRESS"): {("IN_PROGRESS", None)},
+    # The cause of a failure comes from a poll.
+    ("cause_awaited", "IN_PROGRESS"): {("IN_PROGRESS", None)},
+    ("verdict_heard", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
+    ("verdict_awaited", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("proof_missing", "IN_PROGRESS"): {("FAILED", "OUTCOME_UNKNOWN")},
     # Moved, or found live: the state does not change, but the history records it.
     ("rescheduled", "PENDING"): {("PENDING", None)},
@@ -111,8 +137,21 @@ CONTRACT = {
     ("leg_seen", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("proof_missing", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("decided", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
+    ("reported", "IN_PROGRESS"): {("IN_PROGRESS", None)},
+    ("reported", "COMPLETED"): {("COMPLETED", "ANSWERED")},
+    # A refusal of the number is noted after any call that may have reached a person.
+    ("reported", "FAILED"): {
+        ("FAILED", "VOICEMAIL"),
+        ("FAILED", "INSTRUCTIONS_FAILED"),
+        ("FAILED", "OUTCOME_UNKNOWN"),
+    },
+    ("outcome_awaited", "COMPLETED"): {("COMPLETED", "ANSWERED")},
+    ("not_reported", "COMPLETED"): {("COMPLETED", "ANSWERED")},
 }
-FAILURES = ("BUSY", "NO_ANSWER", "VOICEMAIL", "DECLINED", "INVALID_NUMBER", "CARRIER_ERROR", "CANCELLED_AT_CARRIER")
+FAILURES = (
+    *("BUSY", "NO_ANSWER", "VOICEMAIL", "DECLINED", "INVALID_NUMBER", "CARRIER_ERROR", "CANCELLED_AT_CARRIER"),
+    *("BLOCKED_BY_NETWORK", "UNREACHABLE", "INSTRUCTIONS_FAILED"),
+)
 HOW_CALLS_END = {("COMPLETED", "ANSWERED"), *(("FAILED", reason) for reason in FAILURES)}
 CONTRACT |= {
     ("ended", "IN_PROGRESS"): HOW_CALLS_END,
@@ -145,11 +184,13 @@ def test_the_database_has_the_same_arrows(postgres_url: str) -> None:
 
 def allowed(state: AttemptState | None, reason: Reason | None, event: Event) -> Arrow | None:
     """Find the arrow of an event from a state in the list itself."""
-    deleted = isinstance(event, events.Deleted)
-    if state is AttemptState.FAILED and reason is not Reason.OUTCOME_UNKNOWN and not deleted:
+    keeps = isinstance(event, events.Deleted | events.Reported)
+    if state is AttemptState.FAILED and reason is not Reason.OUTCOME_UNKNOWN and not keeps:
+        return None
+    if reason is Reason.TEST and not isinstance(event, events.Deleted):
         return None
     # The reason of a decision is an operator's text.
-    wanted = reason if deleted else None if isinstance(event, events.Decided) else getattr(event, "reason", None)
+    wanted = reason if keeps else None if isinstance(event, events.Decided) else getattr(event, "reason", None)
     found = [
         arrow
         for arrow in ARROWS
@@ -225,6 +266,17 @@ def test_late_proof_replaces_each_decision(decision: Decision) -> None:
     assert (seen.reason, seen.decision, seen.decided_at) == (Reason.OUTCOME_UNKNOWN, None, None)
     again = evolve(seen, events.ProofMissing(), LATER)
     assert (again.reason, again.decision) == (Reason.OUTCOME_UNKNOWN, None), "an operator decides again"
+
+
+@guards("late_fallback")
+@pytest.mark.parametrize("decision", Decision)
+def test_late_fallback_keeps_a_decision_that_no_call_follows(decision: Decision) -> None:
+    lost = replace(an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN), look_at=None)
+    decided = evolve(lost, events.Decided(decision=decision, reason="a test"), LATER)
+    fallback = events.LegSeen(call_sid="CA1", rank=CallProgress.ANSWERED, look_at=LATER, instructions_failed=True)
+    kept = None if decision is Decision.DID_NOT_RING else decision
+    seen = evolve(decided, fallback, LATER)
+    assert (seen.decision, seen.decided_at) == (kept, kept and LATER)
 
 
 @guards("late_proof")
@@ -373,3 +425,18 @@ def test_the_database_refuses(connection: psycopg.Connection[object], second: di
     insert_attempt(connection, {**first, "id": UUID(int=8)})
     with pytest.raises(psycopg.errors.UniqueViolation, match=index):
         insert_attempt(connection, second)
+
+
+@pytest.mark.parametrize("outcome", sorted(set(ConversationOutcome) - REFUSALS))
+@pytest.mark.parametrize("reason", [*MAY_HAVE_BEEN_ANSWERED, Reason.ANSWERED])
+def test_only_a_refusal_is_reported_after_the_wait(reason: Reason, outcome: ConversationOutcome) -> None:
+    ended = replace(an_attempt(ENDS[reason], reason), outcome_until=None, look_at=None)
+    assert evolve(ended, events.Reported(outcome=ConversationOutcome.OPTED_OUT), LATER).reason is reason
+    with pytest.raises(NoSuchArrow):
+        evolve(ended, events.Reported(outcome=outcome), LATER)
+
+
+@pytest.mark.parametrize("outcome", sorted(ConversationOutcome))
+def test_any_outcome_is_reported_in_a_call_that_was_found_late(outcome: ConversationOutcome) -> None:
+    found = an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
+    assert evolve(found, events.Reported(outcome=outcome), LATER).outcome is outcome

@@ -61,6 +61,14 @@ def reads(stores: Stores) -> Counter[tuple[str, str]]:
     return Counter({(row.relname, name): getattr(row, name) for row in rows for name in ("seq_scan", "idx_tup_fetch")})
 
 
+def reads_of(stores: Stores, index: str) -> int:
+    """Count the entries that the transaction has read of an index."""
+    rows = stores.connection.execute(
+        text("SELECT pg_stat_get_xact_tuples_returned(CAST(:index AS regclass))"), {"index": index}
+    )
+    return int(rows.scalar_one())
+
+
 def _scanned(plan: dict[str, Any]) -> Iterator[str]:
     if plan["Node Type"] == "Seq Scan":
         yield str(plan["Relation Name"])

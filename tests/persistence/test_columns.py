@@ -28,6 +28,7 @@ WAITED_FOR = {
     "attempts.claimed_at": "test_call_sent_within_a_shortened_lease_is_found",
     "attempts.unknown_at": "test_list_from_the_future_counts_as_unread",
     "attempts.updated_at": "test_deferral_from_the_future_is_due_soon",
+    "attempts.outcome_until": "test_outcome_awaited_until_the_future_is_assumed_now",
     "stray_calls.look_at": "test_stray_call_with_a_distant_poll_is_polled",
     "reresolutions.not_before": "test_change_requested_in_the_future_is_processed_now",
     "reresolutions.rung_at": "test_change_requested_in_the_future_is_processed_now",
@@ -57,7 +58,9 @@ _IS_VALID = "the end of a validity: no work waits for it"
 NOT_WAITED_FOR = {
     **dict.fromkeys(("created_at", "updated_at", "received_at", "seen_at", "occurred_at", "booked_at"), _SHOWN),
     **dict.fromkeys(("at", "since", "first_seen_at", "last_seen_at", "last_used_at", "posted_at", "sent_at"), _SHOWN),
-    **dict.fromkeys(("applied_at", "heard_at", "finished_at", "ended_at", "started_at", "used_at"), _SHOWN),
+    **dict.fromkeys(
+        ("applied_at", "heard_at", "finished_at", "ended_at", "started_at", "used_at", "outcome_at"), _SHOWN
+    ),
     **dict.fromkeys(("paused_at", "deleted_at", "erased_at", "revoked_at", "suspended_at", "decided_at"), _IS_SET),
     **dict.fromkeys(("accepted_at", "acknowledged_at", "quarantined_at", "disabled_at", "circuit_opened_at"), _IS_SET),
     **dict.fromkeys(("api_keys.expires_at", "invitations.expires_at", "console_sessions.expires_at"), _IS_VALID),
@@ -68,6 +71,8 @@ NOT_WAITED_FOR = {
     ),
     "interviews.scheduled_at": "of interviews without calls, and requested by clients",
     "batches.first_due_at": "a total of the items, for the answer",
+    "attempts.hung_up_at": "the wait for a verdict is over if it begins later than now",
+    "lines.refused_at": "a later one does not count as a blocked number of its country",
     "companies.resumed_at": "lateness is counted from it: a later one hides a delay from a metric, and delays nothing",
     "answered_at": "the breaker is half-open if it is not before `down_until`, which one clock wrote with it",
     "attempt_tokens.claimed_at": "the newest claims are read in its order, to recognise a copied database",
@@ -113,10 +118,13 @@ ERASED = "a plain hash, deleted with the person whose number is next to it"
 IMPERSONAL = "nothing about a person"
 BINARY = {
     "api_keys.key_hash": KEYED,
+    "attempt_history.seal": KEYED,
+    "attempts.history_seal": KEYED,
     "attempts.number_hash": KEYED,
     "candidates.content_hash": ERASED,
     "carrier_events.fingerprint": KEYED,
     "console_sessions.token_hash": KEYED,
+    "inbox.number_hash": KEYED,
     "inbox.request_hash": KEYED,
     "installation_marks.mark": KEYED,
     "interviews.content_hash": ERASED,

@@ -29,7 +29,7 @@ FORBIDDEN = {
     "jobs": {"title", "description", "details", "metadata", "external_id", "content_hash"},
     "candidates": {"first_name", "last_name", "email", "phone_number", "metadata", "external_id", "content_hash"},
     "interviews": {"caller_number", "metadata", "external_id", "content_hash"},
-    "attempts": {"called_number", "token"},
+    "attempts": {"called_number", "token", "outcome_note"},
     "invitations": {"email"},
     "inbox": {"body", "answer", "request_hash", "idempotency_key"},
     "carrier_events": {"raw", "fingerprint", "token"},
@@ -39,7 +39,7 @@ FORBIDDEN = {
     "webhook_endpoints": {"url", "name", "description", "headers", "header_names", "secret", "old_secret"},
 }
 """Columns with names, numbers, addresses, texts of clients or hashes of secrets."""
-UNREADABLE = {"attempt_tokens", "assignments", "users", "memberships", "invitation_tokens"}
+UNREADABLE = {"attempt_tokens", "assignments", "users", "memberships", "invitation_tokens", "caller_results"}
 """Tables of which the console reads nothing. A token names a call in the callbacks of the carrier."""
 DENIED = "permission denied"
 WRITTEN = {

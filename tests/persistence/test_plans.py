@@ -6,14 +6,14 @@ Each is run as the role that runs it in production, because policies change a pl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import md5
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from console.attempt_list import AttemptFilter, FoundPart, ListState, Place
 from console.stores.attempt_lists import AttemptListStore, Bounds
@@ -40,11 +40,12 @@ from scheduler.persistence.tables import candidates, inbox, interviews
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import CALLER, NOON, Seeded, seed
 from tests.persistence.conftest import COUNT, COUNT_OF_OTHER, Big, Filled, a_copy
-from tests.persistence.rows_read import reads, rows_read
+from tests.persistence.rows_read import reads, reads_of, rows_read
 from tests.support.big_tables import search_index_made_last
 from tests.support.separate_database import separate_database
 
 FIRST = Slice(page=1, limit=20)
+FAILED_CALLS = "ix_attempts_without_instructions_of_company"
 NO_COMPANY = NO_ATTEMPT = UUID(int=0)
 NO_NUMBER = bytes(32)
 LATER = NOON + timedelta(days=1)
@@ -111,6 +112,7 @@ COUNTS: dict[str, Callable[[Stores], Any]] = {
     "callbacks": lambda stores: stores.carrier_events.count_quarantined(),
     "erasures": lambda stores: stores.erasures.count_open(),
     "alarms": lambda stores: stores.alarms.count_open(),
+    "caller ids of a day": lambda stores: stores.caller_days.of_day(LATER.date()),
 }
 STEPS: dict[str, Callable[[Stores, Big], Any]] = {
     "pending attempts that a wrong clock wrote": lambda stores, _: stores.corrections.lock_impossible_pending(
@@ -118,6 +120,7 @@ STEPS: dict[str, Callable[[Stores, Big], Any]] = {
     ),
     "gaps that a wrong clock wrote": lambda stores, _: stores.corrections.shorten_rests(LATER, LATER, 100),
     "chains of retries": lambda stores, _: stores.attempts.of_chains([NO_ATTEMPT] * 200),
+    "refusals of interviews": lambda stores, _: stores.conversations.refusals_of([NO_ATTEMPT] * 200),
     "attempts of interviews": lambda stores, _: stores.attempts.counts_of([NO_ATTEMPT] * 200, 200),
     "open attempts of a company": lambda stores, big: stores.attempts.open_of_company(
         big.one.company_id, None, UUID(int=2**127), 25
@@ -140,6 +143,9 @@ STEPS: dict[str, Callable[[Stores, Big], Any]] = {
             for kind in ExternalKind
             for number in range(100)
         ]
+    ),
+    "numbers of a company with their calls of a day": lambda stores, big: stores.caller_days.numbers_of(
+        big.one.company_id, LATER.date()
     ),
     "whether a refusal is owed": lambda stores, _: stores.inbox.is_one_owed(LATER),
     "owed refusals": lambda stores, _: stores.inbox.take_owed(LATER, 200),
@@ -234,13 +240,25 @@ _MANY_ATTEMPTS = text("""
 """)
 
 
+_SET_TIME_LIMIT = text("SELECT set_config('statement_timeout', :limit, true)")
+
+
+def fill(stores: Stores, interview_id: UUID, *statements: TextClause) -> None:
+    """Execute these without the worker's time limit, which 20,000 rows can exceed on a busy machine."""
+    limit = stores.connection.execute(text("SHOW statement_timeout")).scalar_one()
+    stores.connection.execute(_SET_TIME_LIMIT, {"limit": "0"})
+    for statement in statements:
+        stores.connection.execute(statement, {"id": interview_id})
+    stores.connection.execute(_SET_TIME_LIMIT, {"limit": limit})
+
+
 def test_interview_with_20_000_attempts_is_read_by_its_newest(big: Big) -> None:
     """An earlier version had no limit."""
     transaction = big.worker.transaction()
     stores = transaction.__enter__()
     try:
         interview_id = stores.connection.execute(text("SELECT max(id::text)::uuid FROM interviews")).scalar_one()
-        stores.connection.execute(_MANY_ATTEMPTS, {"id": interview_id})
+        fill(stores, interview_id, _MANY_ATTEMPTS)
         interview = stores.interviews.lock(interview_id)
         before = reads(stores)
         assert len(stores.attempts.story(interview).attempts) == SHOWN_ATTEMPTS
@@ -252,6 +270,73 @@ def test_interview_with_20_000_attempts_is_read_by_its_newest(big: Big) -> None:
         transaction.__exit__(None, None, None)
     assert read["attempts", "seq_scan"] == 0
     assert sum(count for (table, _), count in read.items() if table == "attempts") <= COUNTED_ATTEMPTS + 1000
+
+
+_WITHOUT_INSTRUCTIONS = text("""
+    UPDATE attempts SET instructions_failed = true, claimed_at = created_at
+    WHERE id IN (SELECT id FROM attempts WHERE interview_id = :id AND state = 'CANCELLED')
+""")
+
+
+@pytest.fixture
+def own(postgres: EmbeddedPostgres, logins: schema.Logins, many_calls: Filled) -> Iterator[Big]:
+    """A copy for one test that changes many rows: the dead ones would change the plans of other tests."""
+    with a_copy(postgres, logins, many_calls) as (big, _):
+        yield big
+
+
+def test_trial_reads_one_failed_call_of_each_company(own: Big) -> None:
+    """Only a trial reads failed calls, and of each company only the newest, by an index."""
+    transaction = own.worker.transaction()
+    stores = transaction.__enter__()
+    try:
+        interview_id = stores.connection.execute(text("SELECT max(id::text)::uuid FROM interviews")).scalar_one()
+        fill(stores, interview_id, _MANY_ATTEMPTS, _WITHOUT_INSTRUCTIONS)
+
+        def failed_calls_read(at: datetime, *, on_trial: bool) -> int:
+            before = reads_of(stores, FAILED_CALLS)
+            assert stores.attempt_release.release(at, at + timedelta(seconds=1), 1, on_trial=on_trial)
+            return reads_of(stores, FAILED_CALLS) - before
+
+        assert failed_calls_read(NOON + timedelta(days=10), on_trial=False) == 0
+        assert 1 <= failed_calls_read(NOON + timedelta(days=11), on_trial=True) <= 2
+    finally:
+        stores.connection._connection._connection.rollback()
+        transaction.__exit__(None, None, None)
+
+
+_WAITING_REFUSALS = text("""
+    INSERT INTO inbox (id, principal_id, company_id, request_hash, kind, body, interview_id, number_hash, received_at,
+                       rung_at, failures)
+    SELECT gen_random_uuid(), company_id, company_id, ''::bytea, 'report_outcome', '{}'::jsonb, gen_random_uuid(),
+           sha256(CAST(n AS text)::bytea), due_at, due_at, 0
+    FROM (SELECT * FROM attempts WHERE id = ANY (:ids) LIMIT 1) a, generate_series(1, 20000) n
+    UNION ALL
+    SELECT gen_random_uuid(), company_id, company_id, ''::bytea, 'report_outcome', '{}'::jsonb, gen_random_uuid(),
+           number_hash, due_at, due_at, 0
+    FROM (SELECT * FROM attempts WHERE id = ANY (:ids) LIMIT 1) a
+""")
+_SOME_PENDING = text("SELECT id FROM attempts WHERE state = 'PENDING' ORDER BY id LIMIT 50")
+
+
+def test_last_looks_read_only_waiting_refusals_of_their_numbers(own: Big) -> None:
+    """Nothing waited when the statement was planned, and no statistics know of the backlog."""
+    transaction = own.worker.transaction()
+    stores = transaction.__enter__()
+    try:
+        ids = list(stores.connection.execute(_SOME_PENDING).scalars())
+        for _ in range(6):
+            assert not any(each.refusal_waiting_since for each in stores.attempt_claims.look_all(ids).values())
+        stores.connection.execute(_WAITING_REFUSALS, {"ids": ids})
+        before, entries = reads(stores), reads_of(stores, "ix_inbox_refusals")
+        found = stores.attempt_claims.look_all(ids).values()
+        read = reads(stores) - before
+        entries_read = reads_of(stores, "ix_inbox_refusals") - entries
+    finally:
+        stores.connection._connection._connection.rollback()
+        transaction.__exit__(None, None, None)
+    assert sum(each.refusal_waiting_since is not None for each in found) == entries_read == 1
+    assert read["inbox", "seq_scan"] == 0
 
 
 def test_calendar_reads_few_rows_of_many_pending_calls(big: Big, monkeypatch: pytest.MonkeyPatch) -> None:

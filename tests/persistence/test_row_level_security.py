@@ -74,6 +74,8 @@ HIDDEN = {
     "arrows",
     "tallies",
     "tally_entries",
+    "caller_days",
+    "caller_results",
     "alarms",
     "audit",
     "console_sessions",

@@ -2,12 +2,17 @@
 
 import io
 import re
+import socket
+import struct
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
+import requests
 from rich.console import Console
 
 from scheduler.domain.alarm import KINDS
@@ -17,6 +22,8 @@ from standalone.demo.client import Company, DemoCall, _contradiction
 from standalone.demo.run import EXPECTED_ALARM
 from standalone.demo.sample_calls import CALLS, FULL_DAY, STARTS_AT, SampleCall, Then, moved_to
 from standalone.demo.table import WIDE, table
+from standalone.demo.voice_server import VoiceServer
+from tests.conftest import wait_until
 from tests.docs.pages import read
 
 STARTS = datetime.fromisoformat(STARTS_AT).astimezone(UTC)
@@ -36,6 +43,7 @@ def _attempt(status: str, reason: str | None = None, retry_number: int = 0, **fi
     return {
         "status": status,
         "reasonCode": reason,
+        "outcome": None,
         "retryNumber": retry_number,
         "schedule": SCHEDULE,
         "scheduledAt": "2026-04-02T07:00:00Z",
@@ -88,6 +96,16 @@ RESULTS = {
         _demo_call(_sample(), attempts=[_attempt("FAILED", "BUSY"), _attempt("COMPLETED", "ANSWERED", 1)]),
         "FAILED BUSY, then COMPLETED ANSWERED",
     ),
+    "called back": (
+        _demo_call(
+            _sample(),
+            attempts=[
+                _attempt("COMPLETED", "ANSWERED", outcome="CALL_BACK"),
+                _attempt("COMPLETED", "ANSWERED", 1, outcome="FINISHED"),
+            ],
+        ),
+        "COMPLETED CALL_BACK, then COMPLETED ANSWERED",
+    ),
 }
 
 
@@ -136,6 +154,72 @@ def test_ring_before_the_new_time_contradicts_a_moved_call() -> None:
     call = _demo_call(_sample(Then.MOVED), not_before=STARTS + timedelta(seconds=24))
     assert _contradiction(call, [_ring(after=timedelta(seconds=16))]) == "it rang at 07:00:16 UTC, before 07:00:24"
     assert _contradiction(call, [_ring(after=timedelta(seconds=24))]) is None
+
+
+@pytest.mark.parametrize(
+    ("after", "problem"),
+    [
+        pytest.param(29, "it rang again at 07:00:29 UTC, asked for 07:00:30", id="early"),
+        pytest.param(30, None, id="on time"),
+        pytest.param(45, "it rang again at 07:00:45 UTC, asked for 07:00:30", id="late"),
+    ],
+)
+def test_call_back_at_another_time_is_a_contradiction(after: int, problem: str | None) -> None:
+    sample = next(call for call in CALLS if call.asks_for_call_in)
+    rings = [_ring(), _ring(after=timedelta(seconds=after))]
+    assert _contradiction(_demo_call(sample, asked_for=STARTS + timedelta(seconds=30)), rings) == problem
+
+
+def test_second_call_that_was_not_asked_for_is_a_contradiction() -> None:
+    sample = next(call for call in CALLS if call.asks_for_call_in)
+    assert _contradiction(_demo_call(sample), [_ring(), _ring()]) == "no person asked for its second call"
+
+
+@pytest.mark.parametrize(
+    ("last", "text"),
+    [
+        pytest.param(_attempt("PENDING", retry_number=1), "asked for 09:00:00", id="waiting"),
+        pytest.param(_attempt("COMPLETED", "ANSWERED", 1), "called back 09:00:00", id="called back"),
+    ],
+)
+def test_table_says_that_a_person_asked_to_be_called_back(last: dict[str, Any], text: str) -> None:
+    call = _demo_call(
+        _sample(), asked_for=STARTS, attempts=[_attempt("COMPLETED", "ANSWERED", outcome="CALL_BACK"), last]
+    )
+    output = io.StringIO()
+    console = Console(file=output, width=80, highlight=False)
+    console.print(table(console, [call], STARTS))
+    assert text in output.getvalue()
+    assert "…" not in output.getvalue()
+
+
+# --- the demo's voice server
+
+
+def test_voice_server_instructs_and_remembers_the_conversation() -> None:
+    with VoiceServer() as voice_server:
+        form = {"To": "+912266012346", "CallSid": "CA1"}
+        answer = requests.post(f"{voice_server.url}?attempt=a-token", data=form, timeout=10)
+        assert (answer.status_code, answer.text) == (200, "<Response/>")
+        assert requests.get(f"{voice_server.url}?probe=1", timeout=10).status_code == 200
+        assert requests.post(voice_server.url, data=form, timeout=10).status_code == 400
+        assert list(voice_server.unreported) == [("a-token", "+912266012346")]
+
+
+def test_client_that_hangs_up_prints_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    """The carrier may end in the middle of a request, because the demo stops."""
+    with VoiceServer() as voice_server:
+        address = urlsplit(voice_server.url)
+        with socket.create_connection((address.hostname, address.port), timeout=10) as client:
+            client.sendall(b"POST /voice?attempt=a-token HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+            wait_until(lambda: _handlers() == 1, seconds=10, says="the request is read")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed with a reset
+        wait_until(lambda: not _handlers(), seconds=10, says="the request has ended")
+    assert capfd.readouterr().err == ""
+
+
+def _handlers() -> int:
+    return sum("process_request" in each.name for each in threading.enumerate())
 
 
 def test_moved_call_has_a_later_time() -> None:

@@ -236,7 +236,7 @@ def test_ctrl_c_stops_the_demo_without_a_result(reached: str, tmp_path: Path) ->
     assert done.returncode == 130
     assert done.stderr.splitlines()[-1].endswith(STOPPED)
     for verdict in ("as expected", "expected ", "no phone rang twice", "Traceback"):
-        assert verdict not in done.stdout + done.stderr
+        assert verdict not in done.stdout + done.stderr, done.stdout + done.stderr
 
 
 def test_ctrl_c_ends_up_with_a_last_line_that_says_so(tmp_path: Path) -> None:

@@ -224,6 +224,112 @@ def subscribed(inbox: Inbox, events: Sequence[str] = ALL_EVENTS, token: str = "a
     return {"status_callback": f"{inbox.url}/carrier/{token}?a=b", "status_callback_event": list(events)}
 
 
+# --- instructions
+
+
+def with_fallback(inbox: Inbox) -> dict[str, Any]:
+    return {"fallback_url": f"{inbox.url}/carrier/a-token/fallback", "status_callback": f"{inbox.url}/carrier/a-token"}
+
+
+def test_call_without_instructions_requests_its_fallback(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(instructions="fallback")
+    call = carrier.ended(carrier.ring(**with_fallback(inbox)))
+    assert (call.status, [each.error_code for each in call.notifications.list()]) == ("completed", ["11200"])
+    fallback, end = wait_until(lambda: inbox.got if len(inbox.got) == 2 else None)
+    assert (fallback.path, fallback["ErrorCode"], fallback["CallStatus"]) == (
+        *("/carrier/a-token/fallback", "11200", "in-progress"),
+    )
+    url, fields = f"{inbox.url}{fallback.path}", dict(fallback.pairs)
+    assert RequestValidator(PRIMARY).validate(url, fields, fallback.headers["X-Twilio-Signature"])
+    assert end["CallStatus"] == "completed"
+
+
+def test_lost_fallback_is_not_requested(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(instructions="lost")
+    call = carrier.ended(carrier.ring(**with_fallback(inbox)))
+    assert [each.error_code for each in call.notifications.list()] == ["11200"]
+    wait_until(inbox.the_end)
+    assert [each.path for each in inbox.got] == ["/carrier/a-token"]
+
+
+def test_voice_server_gives_instructions_unless_it_is_down(carrier: Carrier, inbox: Inbox) -> None:
+    assert requests.get(f"{carrier.url}/voice?probe=1", timeout=TIMEOUT_S).status_code == 200
+    requests.post(f"{carrier.url}/voice/outage", timeout=TIMEOUT_S).raise_for_status()
+    assert requests.get(f"{carrier.url}/voice?probe=1", timeout=TIMEOUT_S).status_code == 503
+    carrier.ended(carrier.ring(**with_fallback(inbox)))
+    wait_until(inbox.the_end)
+    assert [each.path for each in inbox.got] == ["/carrier/a-token/fallback", "/carrier/a-token"]
+    requests.delete(f"{carrier.url}/voice/outage", timeout=TIMEOUT_S).raise_for_status()
+    carrier.ended(carrier.ring(**with_fallback(inbox)))
+    assert wait_until(lambda: inbox.got[2:])[0]["CallStatus"] == "completed"
+
+
+@pytest.fixture
+def requesting(leaving: list[threading.Thread]) -> Iterator[Carrier]:
+    """A carrier that requests the instructions of each answered call."""
+    with carrier_in_thread(leaving, requests_instructions=True) as carrier:
+        yield carrier
+
+
+def test_answered_call_requests_its_instructions(requesting: Carrier, inbox: Inbox) -> None:
+    call = requesting.ring(url=f"{inbox.url}/twiml?attempt=a-token", fallback_url=f"{inbox.url}/fallback")
+    assert requesting.ended(call).status == "completed"
+    [asked] = inbox.got
+    assert (asked.path, asked["CallSid"], asked["CallStatus"]) == ("/twiml?attempt=a-token", call.sid, "in-progress")
+    url, fields = f"{inbox.url}{asked.path}", dict(asked.pairs)
+    assert RequestValidator(PRIMARY).validate(url, fields, asked.headers["X-Twilio-Signature"])
+    assert call.notifications.list() == []
+
+
+def test_unanswered_call_requests_no_instructions(requesting: Carrier, inbox: Inbox) -> None:
+    requesting.plan(outcome="busy")
+    requesting.ended(requesting.ring(url=f"{inbox.url}/twiml", **with_fallback(inbox)))
+    wait_until(inbox.the_end)
+    assert [each.path for each in inbox.got] == ["/carrier/a-token"]
+
+
+def test_refused_instructions_lead_to_the_fallback(requesting: Carrier, inbox: Inbox) -> None:
+    inbox.answers = [500]
+    requesting.plan(talk_s=30)
+    call = requesting.ended(requesting.ring(url=f"{inbox.url}/twiml", **with_fallback(inbox)))
+    wait_until(inbox.the_end)
+    assert [each.path for each in inbox.got] == ["/twiml", "/carrier/a-token/fallback", "/carrier/a-token"]
+    assert [each.error_code for each in call.notifications.list()] == ["11200"]
+
+
+def test_voice_server_may_fail_and_answer_probes(carrier: Carrier, inbox: Inbox) -> None:
+    outage = {"answers_probes": True}
+    requests.post(f"{carrier.url}/voice/outage", json=outage, timeout=TIMEOUT_S).raise_for_status()
+    assert requests.get(f"{carrier.url}/voice?probe=1", timeout=TIMEOUT_S).status_code == 200
+    assert requests.post(f"{carrier.url}/voice?attempt=a-token", timeout=TIMEOUT_S).status_code == 503
+    carrier.ended(carrier.ring(**with_fallback(inbox)))
+    wait_until(inbox.the_end)
+    assert [each.path for each in inbox.got] == ["/carrier/a-token/fallback", "/carrier/a-token"]
+
+
+def test_ledger_shows_which_calls_got_instructions(carrier: Carrier) -> None:
+    carrier.plan(outcome="busy", attempt=1)
+    carrier.plan(instructions="lost", attempt=2)
+    for _ in range(3):
+        carrier.ended(carrier.ring())
+    assert [ring["instructed"] for ring in carrier.rings()] == [None, False, True]
+
+
+def test_call_without_instructions_lasts_as_long_as_the_error(carrier: Carrier) -> None:
+    carrier.plan(instructions="lost", talk_s=60, error_s=0.1)
+    assert carrier.ended(carrier.ring()).duration == "0"
+
+
+def test_fallback_is_lost_with_the_callbacks_of_its_call(carrier: Carrier, inbox: Inbox) -> None:
+    carrier.plan(instructions="fallback", callbacks="none")
+    carrier.ended(carrier.ring(**with_fallback(inbox)))
+    carrier.plan(instructions="fallback")
+    carrier.ended(carrier.ring(**with_fallback(inbox)))
+    assert [each.path for each in wait_until(lambda: inbox.got if len(inbox.got) > 1 else None)] == [
+        *("/carrier/a-token/fallback", "/carrier/a-token"),
+    ]
+
+
 # --- the resource
 
 
@@ -321,6 +427,52 @@ def test_machine_detection_reports_who_answered(
     assert dict(end.pairs).get("AnsweredBy") == answered_by
 
 
+@pytest.mark.parametrize(
+    ("plan", "order"),
+    [
+        pytest.param({"talk_s": 3, "verdict_s": 1}, ["answered", "verdict", "completed"], id="while they talk"),
+        pytest.param({"talk_s": 1, "verdict_s": 3}, ["answered", "completed", "verdict"], id="after the end"),
+        pytest.param({"verdict_s": None}, ["answered", "completed"], id="never"),
+        pytest.param({"verdict_s": 1, "callbacks": "none"}, [], id="lost"),
+        pytest.param(
+            {"verdict_s": 1, "talk_s": 3, "callbacks": "reordered"}, ["completed", "verdict", "answered"], id="reversed"
+        ),
+        pytest.param(
+            {"verdict_s": 1, "talk_s": 3, "callbacks": "doubled"},
+            ["answered", "answered", "verdict", "verdict", "completed", "completed"],
+            id="doubled",
+        ),
+    ],
+)
+def test_asynchronous_detection_reports_its_verdict_alone(
+    carrier: Carrier, inbox: Inbox, plan: dict[str, Any], order: list[str]
+) -> None:
+    carrier.plan(outcome="voicemail", **plan)
+    subscriptions = subscribed(inbox, ("answered", "completed"))
+    asked = {
+        "machine_detection": "Enable",
+        "async_amd": "true",
+        "async_amd_status_callback": subscriptions["status_callback"],
+    }
+    call = carrier.ring(**asked, **subscriptions)
+    judged = "machine_start" if plan["verdict_s"] is not None else None
+    wait_until(lambda: carrier.ended(call).answered_by == judged)
+    wait_until(lambda: len(inbox.got) == len(order))
+    forms = [dict(each.pairs) for each in inbox.got]
+    names = {"in-progress": "answered", "completed": "completed", None: "verdict"}
+    assert [names[form.get("CallStatus")] for form in forms] == order
+    for form in forms:
+        assert form.get("AnsweredBy") == (None if "CallStatus" in form else "machine_start")
+
+
+def test_times_of_machine_detection_have_ranges(carrier: Carrier) -> None:
+    for name, wrong in (("timeout", 60), ("speech_threshold", 999), ("silence_timeout", 10_001)):
+        asked: dict[str, Any] = {f"machine_detection_{name}": wrong}
+        with pytest.raises(TwilioRestException) as refused:
+            carrier.ring(machine_detection="Enable", **asked)
+        assert refused.value.code == 21207
+
+
 def test_every_documented_parameter_is_accepted(carrier: Carrier) -> None:
     call = carrier.ring(
         method="GET",
@@ -408,6 +560,10 @@ def test_unknown_path_returns_20404(carrier: Carrier, path: str) -> None:
         pytest.param({"Timeout": "601"}, 21208, id="too long to ring"),
         pytest.param({"Timeout": "12.5"}, 21208, id="half a second"),
         pytest.param({"StatusCallback": "nowhere"}, 21609, id="a callback to nowhere"),
+        pytest.param(
+            {"StatusCallback": "https://my_app.example.com"}, 21609, id="a callback to a host with underscore"
+        ),
+        pytest.param({"Url": "https://my_app.example.com/a"}, 21205, id="instructions at a host with underscore"),
     ],
 )
 def test_invalid_order_is_refused_without_a_ring(carrier: Carrier, wrong: dict[str, str | None], code: int) -> None:
@@ -1193,6 +1349,7 @@ def test_verdict_of_consecutive_calls_is_clean(carrier: Carrier, inbox: Inbox) -
         "alive": 0,
         "tokens_posted_twice": [],
         "tokens_with_two_calls": [],
+        "unlike_twilio": [],
         "calls_at_once": [],
     }
 

@@ -16,6 +16,7 @@ from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySetting
 from scheduler.domain.interview import Candidate, Interview, InterviewStatus
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
+from scheduler.ids import new_id
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.persistence.tables import attempts
@@ -74,6 +75,10 @@ class RecordingHints:
 
     def ids(self, task: str) -> list[UUID]:
         return [each for rung, each in self.rung if rung == task]
+
+
+NO_SHORT_CALLS = Policy(short_call=timedelta())
+"""The default times, without polls about the notifications of short calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +268,7 @@ def a_tenant(
         caller="+421221020001",
         hasher=hasher,
         now=now,
-        policy=policy or Policy(),
+        policy=policy or NO_SHORT_CALLS,
         account_id=account_id,
     )
 
@@ -312,8 +317,7 @@ def a_pending_attempt(
     )
     with tenant.database.transaction() as stores:
         stores.lines.ensure(tenant.hasher.number(number))
-        stores.attempts.add(attempt, Created(), "a test")
-    return attempt
+        return stores.attempts.add(attempt, Created(), "a test")
 
 
 def add_replaced_attempts(tenant: Tenant, attempt: Attempt, count: int, *, deleted: bool = False) -> None:
@@ -363,7 +367,8 @@ def an_unsaved_attempt(
     retry_number: int = 0,
 ) -> Attempt:
     """Build a pending attempt that begins a chain. Its due time is that of its schedule."""
-    attempt_id, now = uuid4(), tenant.now()
+    now = tenant.now()
+    attempt_id = new_id(now)
     return Attempt(
         id=attempt_id,
         interview_id=interview_id,

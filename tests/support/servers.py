@@ -167,9 +167,11 @@ def a_carrier(**settings: Any) -> Iterator[SimulatedCarrier]:
         "calls_per_second": 10_000,
         "callback_retry_after_s": 0.2,
     }
-    with serving(create_app(**(usual | settings)), loop="asyncio") as url:
+    app = create_app(**(usual | settings))
+    with serving(app, loop="asyncio") as url:
         carrier.url = url
         yield carrier
+    assert app.state.differences.all() == [], "the traffic differs from Twilio's published API"
 
 
 class Wire:

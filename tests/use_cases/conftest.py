@@ -21,12 +21,12 @@ from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.clock import monotonic
-from scheduler.domain.attempt import Attempt, Ended, LegSeen, Reason
+from scheduler.domain.attempt import Attempt, Ended, LegSeen, Progressed, Reason
 from scheduler.domain.call import Accepted, CallNews, CallOrder, CallProgress, CallStatus
 from scheduler.domain.command import Command, Request
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.explanation import Explanation
-from scheduler.domain.principal import KeyKind
+from scheduler.domain.principal import VOICE, KeyKind, Principal
 from scheduler.domain.webhook import READ_WEBHOOKS
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
@@ -115,9 +115,23 @@ def retrying(tenant: Tenant) -> Tenant:
 
 
 @pytest.fixture
+def voice(retrying: Tenant) -> Tenant:
+    """A company whose voice server reports outcomes."""
+    a_voice_key(retrying)
+    return retrying
+
+
+@pytest.fixture
 def read(tenant: Tenant) -> Tenant:
     """A company with a reader."""
     return with_reader(tenant)
+
+
+def a_voice_key(tenant: Tenant) -> Principal:
+    principal, _ = Keys(tenant.database, tenant.hasher, tenant.now).create(
+        kind=KeyKind.REGULAR, name="voice", company_id=tenant.company_id, scopes=frozenset({VOICE})
+    )
+    return principal
 
 
 def with_reader(tenant: Tenant) -> Tenant:
@@ -446,6 +460,16 @@ def finish(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> At
 def an_ended_attempt(tenant: Tenant, number: str | None = None, reason: Reason = Reason.BUSY) -> Attempt:
     """Create an attempt whose call has just ended."""
     return finish(tenant, a_placed_attempt(tenant, number), reason)
+
+
+def answered(tenant: Tenant, attempt: Attempt | None = None) -> Attempt:
+    """A call that a person has answered."""
+    return tenant.take(attempt or a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED))
+
+
+def end(tenant: Tenant, attempt: Attempt, status: CallStatus = CallStatus.COMPLETED) -> Attempt:
+    apply_news(tenant, attempt, status, duration=timedelta(seconds=30))
+    return tenant.attempt(attempt.id)
 
 
 def see_leg(tenant: Tenant, attempt: Attempt) -> Attempt:

@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy import text
 
 from scheduler.domain.attempt import AnswerLost, Attempt, AttemptState, Cancelled, HangUpCause, Phase, Placed, Reason
-from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
+from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, MachineDetection, NeverTaken, NumberRefused
 from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.capacity import in_step
 from scheduler.lifecycle.policy import DEFERRED_DELAY, SEND_SPAN
 from scheduler.persistence.database import Database
+from scheduler.rules.tallies import Sent
 from scheduler.use_cases.dialling.claim import ClaimInDoubt
 from scheduler.use_cases.dialling.record import SomeHeld
 from tests.architecture.guards import guards
@@ -35,6 +36,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import wired
+from tests.support.statements import statements_of
 from tests.use_cases.conftest import (
     ACCOUNT_LOCK,
     PAUSED,
@@ -469,7 +471,7 @@ def test_last_look_without_a_block_returns_the_order(tenant: Tenant) -> None:
     assert (order.to, order.caller, order.token) == (number, tenant.caller, mine.token)
     assert order.ring_timeout == tenant.policy.ring_timeout
     assert order.time_limit == timedelta(minutes=12), "the agent's duration and two minutes"
-    assert order.machine_detection
+    assert order.machine_detection is MachineDetection.SYNC
     assert tenant.attempt(mine.id) == mine, "and writes nothing"
 
 
@@ -712,6 +714,19 @@ def test_late_record_of_the_same_call_pauses_no_company(tenant: Tenant) -> None:
     tenant.dial.record([(mine, Accepted(call_sid=sid))])
     assert tenant.attempt(mine.id) == heard
     assert pause_reason(tenant) is None
+
+
+def test_late_records_of_their_calls_cost_no_statement_each(tenant: Tenant) -> None:
+    def statements(count: int) -> int:
+        answers = [(a_claimed_attempt(tenant), Accepted(call_sid=a_sid())) for _ in range(count)]
+        looks = {each.id: Sent(lateness=timedelta(), answered_after=0.0, look={"form": 1}) for each, _ in answers}
+        for each, answer in answers:
+            tenant.take(each, Placed(call_sid=answer.call_sid, look_at=tenant.now()))
+        with statements_of(tenant.database) as sent:
+            tenant.dial.record(answers, looks)
+        return len(sent)
+
+    assert statements(3) == statements(1)
 
 
 def test_late_record_of_a_queued_call_stores_its_cancellation(tenant: Tenant) -> None:

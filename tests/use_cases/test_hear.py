@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
 
 from scheduler.carriers.interface import NotACallback
-from scheduler.carriers.twilio import callback_path
+from scheduler.carriers.twilio import callback_path, fallback_path
 from scheduler.domain.attempt import Attempt, AttemptState, NeverDialled, Phase, Progressed, Reason
 from scheduler.domain.call import Accepted, AnsweredBy, CallProgress, NeverTaken
 from scheduler.domain.interview import InterviewStatus
@@ -178,6 +178,61 @@ def test_end_of_a_call_leaves_a_cancelled_interview_cancelled(tenant: Tenant, ap
     apply_callbacks(mine, a_form(mine, "completed"))
     assert tenant.attempt(mine.id).state is AttemptState.COMPLETED
     assert tenant.interview_status(mine) is InterviewStatus.CANCELLED
+
+
+def request_fallback(hear: Hear, attempt: Attempt, **fields: str) -> None:
+    """The carrier requests other instructions for this attempt's call."""
+    assert attempt.token is not None
+    form, path = a_form(attempt, "in-progress", ErrorCode="11200", **fields), fallback_path(attempt.token)
+    signed = str(RequestValidator(PRIMARY).compute_signature(f"{PUBLIC_URL}{path}", dict(form)))
+    hear.store([hear.genuine(attempt.token, path, form, signed, is_fallback=True)])
+
+
+def hear_stored(hear: Hear, hints: RecordingHints) -> None:
+    for alone in hear.batch(hints.ids(tasks.HEAR)):
+        hear.event(alone)
+
+
+@guards("instructions_failed")
+@pytest.mark.parametrize("answered_by", ["human", "machine_start"])
+def test_call_without_instructions_is_retried_and_not_booked(
+    retrying: Tenant, hear: Hear, hints: RecordingHints, answered_by: str
+) -> None:
+    mine = a_placed_attempt(retrying)
+    for _ in range(2):
+        request_fallback(hear, mine, To=a_number())
+    deliver(hear, mine, a_form(mine, "completed", CallDuration="4", AnsweredBy=answered_by))
+    hear_stored(hear, hints)
+    over, retry = retrying.attempts(mine.interview_id)
+    assert (over.state, over.reason) == (AttemptState.FAILED, Reason.INSTRUCTIONS_FAILED)
+    assert (retry.state, retry.due_at) == (AttemptState.PENDING, retrying.now() + timedelta(minutes=15))
+    assert retrying.interview_status(mine) is InterviewStatus.SCHEDULED
+    assert retrying.ask("SELECT FROM usage") == []
+    assert [row.raw for row in retrying.ask("SELECT raw FROM carrier_events")] == [{}, {}, {}]
+
+
+def test_late_fallback_changes_nothing(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+    mine = a_placed_attempt(tenant)
+    deliver(hear, mine, a_form(mine, "completed", CallDuration="61"))
+    hear_stored(hear, hints)
+    over = tenant.attempt(mine.id)
+    request_fallback(hear, mine)
+    hear_stored(hear, hints)
+    assert tenant.attempt(mine.id) == over
+    assert over.reason is Reason.ANSWERED
+    assert unheard(tenant) == 0
+
+
+def test_status_callback_is_no_fallback(tenant: Tenant, hear: Hear) -> None:
+    """The signature covers the path, and no callback can mark itself as a request for instructions."""
+    mine = a_placed_attempt(tenant)
+    assert mine.token is not None
+    form = a_form(mine, "in-progress")
+    with pytest.raises(NotACallback):
+        hear.genuine(mine.token, fallback_path(mine.token), form, signature(mine.token, form), is_fallback=True)
+    marked = [*form, ("duecall-fallback", "true")]
+    with pytest.raises(NotACallback):
+        hear.genuine(mine.token, callback_path(mine.token), marked, signature(mine.token, marked))
 
 
 @guards("heard_once")
@@ -378,6 +433,6 @@ def test_progress_of_a_call_changes_no_indexed_column(tenant: Tenant, now: TestC
     after = tenant.take(before, Progressed(rank=CallProgress.ANSWERED, answered_by=AnsweredBy.PERSON))
     changed = {each.name for each in fields(Attempt) if getattr(before, each.name) != getattr(after, each.name)}
     indexed = {row.attname for row in tenant.ask(_INDEXED)}
-    assert changed == {"heard_rank", "answered_by", "epoch", "updated_at"}
+    assert changed == {"heard_rank", "answered_by", "epoch", "updated_at", "history_seal"}
     assert {"state", "call_sid", "look_at"} <= indexed
     assert not changed & indexed

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Cancelled, Reason
+from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import BATCH_RETRIED_AFTER, MAX_AWAITED, SLACK
 from scheduler.persistence.attempt_holds import LONGEST_HOLD, SHORT_HOLD
 from scheduler.persistence.webhook_holds import LONGEST_HOLD as LONGEST_HOOK_HOLD
@@ -21,11 +22,12 @@ from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.stale_times import Correct
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.batches import Batches
+from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_number, a_pending_attempt
-from tests.use_cases.conftest import Released
+from tests.use_cases.conftest import Released, answered, end
 from tests.use_cases.test_apply import a_wish
 from tests.use_cases.test_apply_batches import shown, stored
 from tests.use_cases.test_impossible_times import stepped
@@ -48,6 +50,13 @@ def count(tenant: Tenant, condition: str, table: str) -> Any:
 
 
 # ---- attempts
+
+
+def test_outcome_awaited_until_the_future_is_assumed_now(voice: Tenant, settle: Settle, now: TestClock) -> None:
+    with stepped(now, TWO_HOURS):
+        ended = end(voice, answered(voice))
+    settle.round()
+    assert voice.interview_status(ended) is InterviewStatus.COMPLETED
 
 
 @guards("long_hold")

@@ -11,7 +11,15 @@ from structlog.testing import capture_logs
 
 from scheduler.domain import attempt as events
 from scheduler.domain.attempt import Attempt, AttemptState, HangUpCause, Phase, Reason
-from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, CallProgress, CallStatus, NeverTaken
+from scheduler.domain.call import (
+    Accepted,
+    AnswerUnknown,
+    CallOrder,
+    CallProgress,
+    CallStatus,
+    MachineDetection,
+    NeverTaken,
+)
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE
@@ -463,7 +471,7 @@ def post(calls: Calls, attempt: Attempt) -> Accepted:
         token=attempt.token,
         ring_timeout=timedelta(seconds=30),
         time_limit=timedelta(minutes=5),
-        machine_detection=True,
+        machine_detection=MachineDetection.SYNC,
     )
     return calls.place(order)
 

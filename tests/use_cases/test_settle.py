@@ -180,6 +180,21 @@ def test_call_from_before_the_claim_does_not_match(
     assert tenant.attempt(unknown.id).call_sid != sid
 
 
+@guards("other_leg")
+@pytest.mark.parametrize("direction", ["outbound-dial", "inbound"])
+def test_leg_that_no_request_placed_does_not_match(
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock, direction: str
+) -> None:
+    """A call of a person to our number, or a transfer, stands in the list between the same two numbers."""
+    mine = a_claimed_attempt(tenant)
+    sid = calls.ring(mine, other_leg=direction)
+    now.move(tenant.policy.lease)
+    settle.round()
+    placed = tenant.attempt(mine.id)
+    assert (placed.phase, placed.call_sid) == (Phase.PLACED, sid)
+    assert pause_reason(tenant) is None
+
+
 @guards("bound")
 def test_call_bound_to_another_attempt_does_not_match(
     tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
@@ -284,6 +299,7 @@ IMPATIENT = Policy(
     total_timeout=timedelta(seconds=0.3),
     lease=timedelta(seconds=5),
     settle=timedelta(seconds=10),
+    short_call=timedelta(),
 )
 
 
@@ -486,7 +502,16 @@ def test_polled_failure_waits_for_a_stored_callback(
 @pytest.mark.parametrize(
     ("error_codes", "reason", "is_lost"),
     [
-        pytest.param([13224], Reason.INVALID_NUMBER, False, id="the number"),
+        pytest.param([21211], Reason.INVALID_NUMBER, False, id="the number"),
+        pytest.param([13224], Reason.UNREACHABLE, False, id="the number or an outage"),
+        pytest.param([32017], Reason.BLOCKED_BY_NETWORK, False, id="the caller id"),
+        pytest.param([32017, 13224], Reason.BLOCKED_BY_NETWORK, False, id="the caller id first"),
+        pytest.param([32016], Reason.CARRIER_ERROR, False, id="no route answered"),
+        pytest.param([22001], Reason.CARRIER_ERROR, False, id="timed out"),
+        pytest.param([10004], Reason.CARRIER_ERROR, False, id="too many calls at once"),
+        pytest.param([86008], Reason.CARRIER_ERROR, False, id="too many calls at once, newer code"),
+        pytest.param([13212], Reason.CARRIER_ERROR, True, id="a verb of the instructions"),
+        pytest.param([11200], Reason.CARRIER_ERROR, True, id="a callback or the instructions"),
         pytest.param([13227], Reason.CARRIER_ERROR, False, id="our account"),
         pytest.param([], Reason.CARRIER_ERROR, True, id="nothing"),
     ],

@@ -76,7 +76,7 @@ def test_verdict_waits_until_a_list_was_read(tenant: Tenant, offline: Settle, no
     assert tenant.line(unknown) == (None, None, now() + tenant.policy.line_gap)
 
 
-@guards("answered", "line", "line_gap")
+@guards("answered", "line", "line_gap", "awaited_with_a_key")
 def test_number_is_not_called_again_while_no_poll_succeeds(
     tenant: Tenant, other: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:

@@ -113,7 +113,7 @@ def test_body_has_no_field_that_is_not_listed(data: dict[str, str]) -> None:
 
 def test_listed_fields_are_those_of_the_contract() -> None:
     contract = "companyId interviewId callAttemptId candidateId jobId status reasonCode retryNumber nextAttemptId dueAt"
-    ours = "applied by batchId cancelled commandId decision refused webhookId"
+    ours = "applied by batchId cancelled commandId decision outcome refused webhookId"
     assert set(f"{contract} timezone externalId {ours}".split()) == DATA_FIELDS
 
 

@@ -10,6 +10,7 @@ from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt, Claimed
 from scheduler.domain.company import ALARM, Company
 from scheduler.failpoints import failpoint
+from scheduler.lifecycle import voice_server
 from scheduler.lifecycle.capacity import Allotment, LateSlots, Pace, allot, kept_places
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, SEND_SPAN, UNREADABLE_FOR
 from scheduler.logs import log
@@ -276,7 +277,12 @@ class Claiming:
         events: list[tuple[Attempt, Claimed, str | None]] = []
         for place in allotment.places:
             attempt = by_id[place.attempt_id]
-            event = Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)
+            company, _ = locked.companies[attempt.company_id]
+            event = Claimed(
+                token=token_urlsafe(24),
+                lease_until=now + self._policy.lease,
+                machine_detection=company.settings.machine_detection,
+            )
             events.append((attempt, event, callees[attempt.interview_id].phone_number))
         moved: list[Attempt] = []
         if events:
@@ -285,7 +291,8 @@ class Claiming:
                 account=allotment.account.next_slot_at,
                 companies={each: allotment.companies[each].next_slot_at for each in called},
             )
-            moved = stores.attempt_claims.claim_all(events, self._account_id, ACTOR, now, slots)
+            at = voice_server.claimed_at(locked.account.breaker, now)
+            moved = stores.attempt_claims.claim_all(events, self._account_id, ACTOR, at, slots)
             failpoint("dial.claiming")
         return [
             ToSend(
@@ -320,7 +327,8 @@ def _lock(stores: Stores, account: CarrierAccount, ids: Sequence[UUID], clock: N
     found = stores.attempt_claims.lock_claimable(ids, now, ahead)
     # After all locks: see `facts`.
     interviews = [each.interview_id for each in found.attempts]
-    facts = stores.attempt_claims.facts(account.id, ids, companies.keys(), interviews)
+    since = voice_server.tried_since(account.breaker)
+    facts = stores.attempt_claims.facts(account.id, ids, companies.keys(), interviews, since)
     return _Locked(account=account, companies=companies, found=found, facts=facts, now=now, ahead=ahead)
 
 

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Event
-from scheduler.domain.call import CallOrder
+from scheduler.domain.call import CallOrder, MachineDetection, least_detection
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import GoAhead, NotMine
@@ -39,6 +40,8 @@ class PermittedOrder(CallOrder):
     """Latest time for sending, for example the end of calling hours, however fresh the look is."""
     could_ring_at: datetime = field(compare=False)
     """The time from which the call was due and its number was free. Only measured, and decides nothing."""
+    look: Mapping[str, Any] = field(compare=False, repr=False)
+    """The record of the look, for the evidence of the call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +85,12 @@ def verdict(
     if isinstance(decided, NotMine):
         return None
     if isinstance(decided, GoAhead):
-        return _order(row, facts, decided.leave_by, situation.line.free_at, policy)
+        return _order(row, facts, decided, situation.line.free_at, policy)
     return PutBack(events=decided)
 
 
 def _order(
-    row: LastLookRow, facts: LookFacts, leave_by: datetime, line_free_at: datetime | None, policy: Policy
+    row: LastLookRow, facts: LookFacts, decided: GoAhead, line_free_at: datetime | None, policy: Policy
 ) -> PermittedOrder:
     assert row.phone_number is not None
     assert row.attempt.token is not None
@@ -97,11 +100,16 @@ def _order(
         token=row.attempt.token,
         ring_timeout=policy.ring_timeout,
         time_limit=min(row.interview_duration + _TALK_MARGIN, policy.max_call),
-        machine_detection=row.settings.machine_detection,
+        # The attempt says whether a verdict is owed, so an order asks for none after a claim under another setting.
+        machine_detection=least_detection(
+            row.attempt.machine_detection or MachineDetection.SYNC, row.settings.machine_detection
+        ),
+        detection_tuning=row.settings.detection_tuning,
         looked_at=facts.looked_at,
         looked=facts.looked,
-        leave_by=leave_by,
+        leave_by=decided.leave_by,
         could_ring_at=max(row.attempt.due_at, line_free_at or row.attempt.due_at),
+        look=decided.look,
     )
 
 

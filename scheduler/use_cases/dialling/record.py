@@ -2,11 +2,23 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from scheduler.clock import monotonic
-from scheduler.domain.attempt import Attempt, Deferred, Event, HangUpWanted, Phase, Placed
+from scheduler.domain.attempt import (
+    Attempt,
+    AttemptState,
+    Deferred,
+    Event,
+    HangUpWanted,
+    OfPost,
+    Phase,
+    Placed,
+    Progressed,
+)
 from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallStatus, CarrierAnswer, NeverTaken
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker, decisions
@@ -254,6 +266,8 @@ class Records:
             answers = [each for each in answers if batch.has(each[0].id)]
             for attempt, answer in answers:
                 events = decisions.on_answer(attempt, answer, _callee(batch, attempt, answer), now, self._policy)
+                if attempt.id in sent:
+                    events = _with_look(events, sent[attempt.id].look)
                 written, new_alarms = self._write(batch, attempt, events, now)
                 alarms.extend(new_alarms)
                 ends = written is not None and written.hang_up is not None
@@ -308,22 +322,32 @@ class Records:
                 wanted = [each for each in events if isinstance(each, HangUpWanted) and _is_call_of(present, events)]
                 if wanted:
                     self._effects.apply_events(batch, present, wanted, ACTOR, now)
+                else:
+                    self._keep_look(batch, attempt, events, now)
             return None, alarms
         return self._effects.apply_events(batch, present, events, ACTOR, now), []
+
+    def _keep_look(self, batch: Batch, attempt: Attempt, events: Sequence[Event], now: datetime) -> None:
+        """Keep the record of the last look of a call whose news came before its answer was recorded."""
+        present = batch.attempt(attempt.id)
+        looks = [each.look for each in events if isinstance(each, OfPost) and each.look is not None]
+        if looks and present.token == attempt.token and present.state is AttemptState.IN_PROGRESS:
+            batch.save(present, Progressed(rank=present.heard_rank, look=looks[0]), ACTOR, now)
 
     def _alarms_of_late_record(
         self, stores: Stores, attempt: Attempt, present: Attempt, events: Sequence[Event], now: datetime
     ) -> list[InvariantViolated]:
         """Find an alarm if a late record names a call that cannot be the attempt's. Nothing is written."""
         assert attempt.token is not None
-        claim = stores.carrier_events.claim_of(attempt.token)
         for event in events:
             if isinstance(event, Placed):
                 news = CallNews(call_sid=event.call_sid, status=CallStatus.QUEUED, token=attempt.token)
-                if claim is not None and decisions.is_old_news(claim.closed_sid, news):
-                    continue
                 heard = decisions.on_news(present, news, None, now, self._policy)
-                if isinstance(heard, Alarm):
+                if not isinstance(heard, Alarm):
+                    continue
+                # Read only now: most late records name the attempt's own call.
+                claim = stores.carrier_events.claim_of(attempt.token)
+                if claim is None or not decisions.is_old_news(claim.closed_sid, news):
                     return [InvariantViolated(heard, present)]
         return []
 
@@ -348,6 +372,12 @@ def _is_call_of(present: Attempt, events: Sequence[Event]) -> bool:
     """Return True if a late record names the call that the attempt has been found to have, and it has not ended."""
     sids = {each.call_sid for each in events if isinstance(each, Placed)}
     return present.phase is Phase.PLACED and present.hang_up is None and present.call_sid in sids
+
+
+def _with_look(events: tuple[Event, ...], look: Mapping[str, Any] | None) -> tuple[Event, ...]:
+    """Add the record of the last look to the first event."""
+    first, *others = events
+    return (replace(first, look=look), *others) if isinstance(first, OfPost) else events
 
 
 def _wants_hang_up(events: Sequence[Event]) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
@@ -135,8 +135,8 @@ class Sender:
             self.times.answered()
         return answer
 
-    def _on_left(self, attempt_id: UUID, could_ring_at: datetime) -> None:
-        self.times.left(attempt_id, self._now() - could_ring_at)
+    def _on_left(self, attempt_id: UUID, order: PermittedOrder) -> None:
+        self.times.left(attempt_id, self._now() - order.could_ring_at, order.look)
         self._look_limit.end(attempt_id)
         self._room.sent(attempt_id)
 
@@ -166,7 +166,7 @@ Look = Callable[[], Awaitable[PermittedOrder | None]]
 class Permit:
     """The gate (`carriers.interface.Gate`) of one call. `look` gives back an attempt that may not be called.
 
-    `on_left` receives, when the call is sent, since when it could ring.
+    `on_left` receives the order when the call is sent.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Permit:
         look: Look,
         alarm: LeaseAlarm,
         now: Now,
-        on_left: Callable[[datetime], None] = lambda _: None,
+        on_left: Callable[[PermittedOrder], None] = lambda _: None,
     ) -> None:
         self._claim = claim
         self._look = look
@@ -253,7 +253,7 @@ class Permit:
         """Set the timer back to the lease: it must not end the process while the answer is on its way."""
         self._alarm.hold(self._claim.attempt.id, self._claim.lease_ends)
         assert self._order is not None
-        self._on_left(self._order.could_ring_at)
+        self._on_left(self._order)
 
     def is_fresh(self) -> bool:
         """Check both clocks: in a paused virtual machine the monotonic clock stops, and later the wall clock jumps."""

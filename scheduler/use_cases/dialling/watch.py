@@ -2,13 +2,13 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from scheduler.clock import monotonic
@@ -141,10 +141,10 @@ class PostTimes:
             if left_at is not None:
                 self._sent[attempt_id] = replace(self._sent[attempt_id], answered_after=self._ticks() - left_at)
 
-    def left(self, attempt_id: UUID, lateness: timedelta) -> None:
-        """Note that the first byte of a POST in flight is sent."""
+    def left(self, attempt_id: UUID, lateness: timedelta, look: Mapping[str, Any] | None = None) -> None:
+        """Note that the first byte of a POST in flight is sent, which a look with this record has permitted."""
         self._left_at[attempt_id] = self._ticks()
-        self._sent[attempt_id] = Sent(lateness=lateness, answered_after=0.0)
+        self._sent[attempt_id] = Sent(lateness=lateness, answered_after=0.0, look=look)
 
     def answered(self) -> None:
         """Note that the carrier has answered a POST."""

@@ -6,6 +6,7 @@ For operators, by `duecall` and in the console, which has reads of its own in `c
     unknown_outcomes     a work list of calls about which the carrier proved nothing; cancellation of pending attempts
     quarantine           commands and callbacks that failed five times: retry or drop
     counts               all numbers of `/metrics` and of `duecall status`
+    evidence             the document that explains one call to a reader who was not there
     new_calls            when the last of some calls would start
     reconcile            calls that a restored database does not contain
     webhooks             list, disable, enable and replay webhooks of partners; encrypt them after a new WEBHOOK_KEY

@@ -1,8 +1,8 @@
 """Counts: all numbers of `/metrics` and of the status of an installation, and tallies."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from scheduler.domain.batch import WaitingBatches
@@ -11,10 +11,18 @@ from scheduler.domain.webhook import WaitingDeliveries
 from scheduler.lifecycle import settling
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.lifecycle.capacity import kept_places, leaves_kept_places
+from scheduler.logs import log
+from scheduler.persistence.caller_days import CallerNumber
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
+from scheduler.rules import reputation
+from scheduler.rules.reputation import CallerDay
 from scheduler.rules.tallies import Amount, Key
+from scheduler.use_cases.shared.access import require
+from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.context import Context
+
+_log = log(__name__)
 
 # --- Tallies: counters and histograms of all processes, added to their totals by the clock
 
@@ -46,6 +54,80 @@ class Tallies:
             return stores.tallies.totals()
 
 
+class CallerReputation:
+    """The counts of caller ids by day, and the alarms about them."""
+
+    def __init__(self, context: Context) -> None:
+        self._database = context.database
+        self._now = context.now
+
+    def fold(self) -> None:
+        """Add appended results to their days, and raise the alarms that follow. Raises DatabaseAway.
+
+        Any number of clocks may do so at once. An alarm is stored in the transaction that finds its cause.
+        """
+        more = True
+        while more:
+            with self._database.transaction(corrected=True) as stores:
+                taken, changed = stores.caller_days.fold(_BATCH_SIZE)
+                self._report(stores, changed)
+                more = taken == _BATCH_SIZE
+
+    def _report(self, stores: Stores, changed: Sequence[CallerDay]) -> None:
+        usual: dict[date, float | None] = {}
+        for day in changed:
+            is_blocked = False
+            if day.blocked and not day.is_blocked_reported:
+                of_number = stores.caller_days.with_all_companies(day)
+                is_blocked = not of_number.is_blocked_reported and reputation.is_blocked_too_often(of_number)
+            is_rare = False
+            if not day.is_rate_reported and day.is_compared:
+                if day.day not in usual:
+                    usual[day.day] = reputation.usual_answer_rate(stores.caller_days.of_day(day.day))
+                is_rare = reputation.is_rarely_answered(day, usual[day.day])
+            if is_blocked:  # guard: caller_reputation
+                self._report_blocked(stores, day)
+            if is_rare:
+                self._report_rare(stores, day)
+            if is_blocked or is_rare:
+                reported = replace(
+                    day,
+                    is_blocked_reported=day.is_blocked_reported or is_blocked,
+                    is_rate_reported=day.is_rate_reported or is_rare,
+                )
+                stores.caller_days.note_reported(reported)
+
+    def _report_blocked(self, stores: Stores, day: CallerDay) -> None:
+        now = stores.instant(self._now)
+        raise_in(stores, "CALLER_REPUTATION", now, company_id=day.company_id, phone_number_id=day.phone_number_id)
+        _log.error(
+            "caller_id_blocked: networks blocked several calls from a caller id on one day",
+            alarm="CALLER_REPUTATION",
+            is_stored=True,
+            company_id=str(day.company_id),
+            phone_number_id=str(day.phone_number_id),
+            count=day.blocked,
+        )
+
+    def _report_rare(self, stores: Stores, day: CallerDay) -> None:
+        now = stores.instant(self._now)
+        raise_in(stores, "CALLER_RARELY_ANSWERED", now, company_id=day.company_id, phone_number_id=day.phone_number_id)
+        _log.error(
+            "caller_id_rarely_answered: a caller id is answered less than half as often as usual",
+            alarm="CALLER_RARELY_ANSWERED",
+            is_stored=True,
+            company_id=str(day.company_id),
+            phone_number_id=str(day.phone_number_id),
+            count=day.calls,
+        )
+
+    def numbers_of(self, company_id: UUID, day: date | None = None) -> Sequence[CallerNumber]:
+        """List a company's numbers with their counts of a day of UTC. None: today. Raises NotFound, DatabaseAway."""
+        with self._database.reading() as stores:
+            require(stores.companies.get(company_id), "company", company_id)
+            return stores.caller_days.numbers_of(company_id, day or reputation.day_of(self._now()))
+
+
 # --- Counts: the numbers of `/metrics`, in one transaction, and those of the status of an installation
 
 
@@ -59,7 +141,7 @@ class Held:
 
 
 HOLDING = (
-    *(Rule.ACCOUNT_PAUSED, Rule.CARRIER_DOWN),
+    *(Rule.ACCOUNT_PAUSED, Rule.CARRIER_DOWN, Rule.VOICE_SERVER_DOWN),
     *(Rule.CARRIER_REFUSES_COUNTRY, Rule.CARRIER_REFUSES_CALLER, Rule.CARRIER_FAILS_CALLER),
     *(Rule.COMPANY_PAUSED, Rule.COMMAND_WAITING, Rule.EXPIRED, Rule.NUMBER_BUSY),
     *(Rule.COMPANY_LIMIT, Rule.ACCOUNT_LIMIT, PACE),
@@ -195,6 +277,8 @@ class Counted(Status):
     """Time since the oldest of them was stored."""
     batches_still: timedelta | None
     """Longest time since the batches of a company made progress."""
+    callers: Sequence[CallerDay]
+    """Today's counts of the caller ids that have calls. A day is a day of UTC."""
     totals: Mapping[Key, Amount]
     """Tallies since the installation."""
 
@@ -222,6 +306,7 @@ class Counts:
                 batches=batches,
                 batches_oldest=None if batches.oldest_at is None else now - batches.oldest_at,
                 batches_still=None if batches.still_since is None else now - batches.still_since,
+                callers=stores.caller_days.of_day(reputation.day_of(now)),
                 totals=stores.tallies.totals(),
             )
 

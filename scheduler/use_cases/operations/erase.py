@@ -20,7 +20,7 @@ from scheduler.persistence.database import BATCH_LOCK_S, Database
 from scheduler.persistence.erasures import Certificate, CertificatePlace
 from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementFailed
 from scheduler.persistence.stores import Stores
-from scheduler.rules import retention
+from scheduler.rules import reputation, retention
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
@@ -204,8 +204,8 @@ def cancel_interviews(stores: Stores, candidate_id: UUID, limit: int, actor: str
 
 
 def note_rest(stores: Stores, candidate_id: UUID, next_at: datetime) -> bool:
-    """Note when the remaining interviews may be cancelled, or that all are. True: some remain."""
-    if stores.interviews.has_left_of(candidate_id):
+    """Note when the remaining interviews may be cancelled, or that all are. True: some remain, or notes of reports."""
+    if stores.interviews.has_left_of(candidate_id) or not stores.conversations.forget_notes(candidate_id):
         stores.candidates.note_leaving(candidate_id, next_at)
         return True
     stores.attempts.forget_candidate(candidate_id)
@@ -263,6 +263,7 @@ _STEPS: tuple[_Forget, ...] = (
     lambda stores, now, limit: stores.alarms.forget(now - retention.ALARMS, limit),
     lambda stores, now, limit: stores.audit.forget_sessions(now - retention.CONSOLE_SESSIONS, limit),
     lambda stores, now, limit: stores.backoffs.forget(now - retention.BACKOFFS, limit),
+    lambda stores, now, limit: stores.caller_days.forget(reputation.day_of(now - retention.CALLER_DAYS), limit),
 )
 
 

@@ -180,7 +180,7 @@ def _waits_for(company: CallingCompany, account: CallingAccount | None) -> Rule 
     if account is not None and account.pause_reason is not None:
         return Rule.ACCOUNT_PAUSED
     if account is not None and account.is_down:
-        return Rule.CARRIER_DOWN
+        return Rule.VOICE_SERVER_DOWN if account.waits_for_voice_server else Rule.CARRIER_DOWN
     return None if company.pause_reason is None else Rule.COMPANY_PAUSED
 
 

@@ -246,7 +246,7 @@ class Usage(OperatorUseCase):
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             require(stores.companies.lock(company_id), "company", company_id)
-            before = stores.usage.billing_of(company_id)
+            before = stores.usage.billing_of(company_id, now)
             own = {} if drops_its_prices else before.prices
             after = replace(before, system=system or before.system, prices={**own, **(prices or {})})
             stores.usage.bill(company_id, after, now)

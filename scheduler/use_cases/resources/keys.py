@@ -14,6 +14,7 @@ from scheduler.domain.principal import (
     PER_HOUR,
     PER_MINUTE,
     SYSTEM,
+    VOICE,
     Act,
     Key,
     KeyKind,
@@ -54,13 +55,13 @@ ALL_SCOPES = frozenset(
     f"{verb}:{resource}"
     for resource in ("companies", "jobs", "candidates", "agents", "interviews")
     for verb in ("read", "write", "delete")
-) | {"read:billing", "read:phone-numbers", READ_WEBHOOKS, "write:webhooks"}
+) | {"read:billing", "read:phone-numbers", READ_WEBHOOKS, "write:webhooks", VOICE}
 
-DEFAULT_SCOPES = ALL_SCOPES - {READ_WEBHOOKS, "write:webhooks"}
+DEFAULT_SCOPES = ALL_SCOPES - {READ_WEBHOOKS, "write:webhooks", VOICE}
 """The scopes of a key that is created without naming any.
 
 Without `read:webhooks`: while a company has a key with it, each of its calls writes events, read or not. A webhook does
-the same, so `write:webhooks` is also named.
+the same, so `write:webhooks` is also named. `voice` is for voice servers, which need nothing else.
 """
 
 _LIVE_AT_ONCE = 2

@@ -80,17 +80,23 @@ def not_found(kind: str, resource_id: UUID) -> NotFound:
 # --- Locks of an interview, under which its attempts are created, claimed and ended
 
 
-def lock_interview(stores: Stores, company_id: UUID, interview_id: UUID) -> Interview:
-    """Lock the company's interview, so that no other transaction creates or ends its attempts. Raises NotFound."""
-    if stores.interviews.get(company_id, interview_id) is not None:
+def lock_interview(stores: Stores, company_id: UUID, interview_id: UUID, *, with_deleted: bool = False) -> Interview:
+    """Lock the company's interview, so that no other transaction creates or ends its attempts.
+
+    Raises NotFound, unless `with_deleted` also for a deleted interview.
+    """
+    if stores.interviews.get(company_id, interview_id, with_deleted=with_deleted) is not None:
         interview = stores.interviews.lock(interview_id)
-        if interview.deleted_at is None:
+        if with_deleted or interview.deleted_at is None:
             return interview
     raise not_found("interview", interview_id)
 
 
 def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
-    """Find the interview's attempt whose phone may be ringing. A pending attempt is locked against a claim."""
+    """Find the interview's attempt whose phone may be ringing, or whose conversation may still report an outcome.
+
+    A pending attempt is locked against a claim.
+    """
     attempt = stores.attempts.lock_open(interview_id)
     if attempt is not None and attempt.state is AttemptState.IN_PROGRESS:
         return attempt

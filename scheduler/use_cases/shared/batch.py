@@ -5,7 +5,7 @@ attempt.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -17,9 +17,10 @@ from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.backoffs import NO_COUNTRY
 from scheduler.lifecycle.blocks import Line, Situation
+from scheduler.lifecycle.conversations import NumberRefusal
 from scheduler.lifecycle.retries import MOST_ATTEMPTS, takes_another_attempt
 from scheduler.lifecycle.scheduling import Callee
-from scheduler.lifecycle.state_machine import is_over
+from scheduler.lifecycle.state_machine import is_awaited, is_over
 from scheduler.persistence.attempt_rows import attempt_of
 from scheduler.persistence.attempts import CalleeRow, callee_row
 from scheduler.persistence.last_looks import LastLookRow, LookWithoutNumber
@@ -37,14 +38,17 @@ class Batch:
         self.stores = stores
         self.interviews = {each.id: each for each in interviews}
         self._attempts = {each.id: each for each in attempts}
-        self._open: dict[UUID, UUID] | None = None
+        self._open: defaultdict[UUID, set[UUID]] | None = None
         """The open attempt of each interview that has one. Not all of them are locked."""
         self._chains: dict[UUID, dict[UUID, Attempt]] | None = None
         self._stored_chains: dict[UUID, list[AnyRow]] = defaultdict(list)
         """Rows of chains that are not read yet. An unreadable row concerns only its own chain."""
         self._attempt_counts: Mapping[UUID, int] | None = None
+        self._refusals: defaultdict[UUID, list[NumberRefusal]] | None = None
         self._callees: Mapping[UUID, AnyRow] | None = None
         self._billings: Mapping[UUID, AnyRow] | None = None
+        self.without_instructions: list[Attempt] = []
+        """Attempts that are found in this transaction to have got no instructions."""
 
     @classmethod
     def locked(cls, stores: Stores, interviews_by_attempt: Mapping[UUID, UUID]) -> "Batch":
@@ -74,16 +78,20 @@ class Batch:
         return self._attempts[attempt_id]
 
     def has_open(self, interview_id: UUID) -> bool:
-        """Return True if the interview has an attempt that is pending or in progress.
+        """Return True if the interview has an attempt that is pending or in progress, or may still be reported.
 
         Read without a lock: no other transaction adds or ends an attempt of an interview that this one has locked.
         """
         if self._open is None:
+            self._open = defaultdict(set)
             with self.stores.connection.beside():
-                self._open = self.stores.attempts.open_of(list(self.interviews))
-            self._open |= {each.interview_id: each.id for each in self._attempts.values() if not is_over(each)}
-        open_id = self._open.get(interview_id)
-        return open_id is not None and not (open_id in self._attempts and is_over(self._attempts[open_id]))
+                for stored_id, attempt_id in self.stores.attempts.open_or_awaited_of(list(self.interviews)):
+                    self._open[stored_id].add(attempt_id)
+            for each in self._attempts.values():
+                self._open[each.interview_id].add(each.id)
+        # As this transaction has left them: its own changes may not be stored yet.
+        mine = self._attempts
+        return any(each not in mine or not _is_closed(mine[each]) for each in self._open[interview_id])
 
     def lock_open(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt that is pending or in progress, so that it cannot be claimed until we commit."""
@@ -118,6 +126,15 @@ class Batch:
                 self._attempt_counts = self.stores.attempts.counts_of(list(self.interviews), MOST_ATTEMPTS)
         return takes_another_attempt(self._attempt_counts[interview_id])
 
+    def refusals_of(self, interview_id: UUID) -> Sequence[NumberRefusal]:
+        """List the refusals of numbers that calls of the interview have reported. Only invoked chains need them."""
+        if self._refusals is None:
+            self._refusals = defaultdict(list)
+            with self.stores.connection.beside():
+                for each in self.stores.conversations.refusals_of(list(self.interviews)):
+                    self._refusals[each.interview_id].append(each)
+        return self._refusals[interview_id]
+
     def callee_of(self, interview_id: UUID) -> CalleeRow:
         """Read the person whom the interview calls. Raises KeyError for settings that cannot be read."""
         return callee_row(self._callee(interview_id))
@@ -132,12 +149,26 @@ class Batch:
                 self._callees = self.stores.attempts.callees_of(list(self.interviews))
         return self._callees[interview_id]
 
-    def billing_of(self, company_id: UUID) -> Billing:
+    def billing_of(self, company_id: UUID, now: datetime) -> Billing:
+        return billing_from(self._billing(company_id, now))
+
+    def may_report(self, company_id: UUID, now: datetime) -> bool:
+        """Return True if a key may report the outcome of the company's calls. Read together with its billing."""
+        return bool(self._billing(company_id, now).may_report)
+
+    def report_waits(self, interview: Interview, now: datetime) -> bool:
+        """Return True if an accepted report will soon be applied. The caller has locked the interview before.
+
+        A report is accepted under the same lock, so none is missed. Read together with the company's billing.
+        """
+        return interview.id in self._billing(interview.company_id, now).reports
+
+    def _billing(self, company_id: UUID, now: datetime) -> AnyRow:
         if self._billings is None:
             companies = {each.company_id for each in self.interviews.values()}
             with self.stores.connection.beside():
-                self._billings = self.stores.usage.billings_of(companies)
-        return billing_from(self._billings[company_id])
+                self._billings = self.stores.usage.billings_of(companies, now, list(self.interviews))
+        return self._billings[company_id]
 
     def save(self, attempt: Attempt, event: Event, actor: str, now: datetime) -> Attempt:
         """Apply `event` to an attempt, and save it with its history row. Raises NoSuchArrow."""
@@ -147,8 +178,7 @@ class Batch:
 
     def add(self, attempt: Attempt, actor: str, *, retry_of: UUID) -> None:
         """Add the pending retry of an attempt, and its line. Notify the clock if it is due soon."""
-        add_attempt(self.stores, attempt, actor, retry_of=retry_of)
-        self.keep(attempt)
+        self.keep(add_attempt(self.stores, attempt, actor, retry_of=retry_of))
 
     def set_status(self, interview: Interview, status: InterviewStatus, now: datetime, cause: Attempt) -> None:
         """Set the interview's status, which changes because of an attempt's end."""
@@ -157,18 +187,22 @@ class Batch:
     def keep(self, attempt: Attempt) -> None:
         """Note the present version of an attempt."""
         self._attempts[attempt.id] = attempt
-        if self._open is not None and not is_over(attempt):
-            self._open[attempt.interview_id] = attempt.id
+        if self._open is not None:
+            self._open[attempt.interview_id].add(attempt.id)
         if self._chains is not None:
             self._chains.setdefault(attempt.chain_id, {})[attempt.id] = attempt
 
 
-def add_attempt(stores: Stores, attempt: Attempt, actor: str, *, retry_of: UUID | None = None) -> None:
-    """Add a pending attempt and its line. Notify the clock if it is due soon."""
+def _is_closed(attempt: Attempt) -> bool:
+    return is_over(attempt) and not is_awaited(attempt)
+
+
+def add_attempt(stores: Stores, attempt: Attempt, actor: str, *, retry_of: UUID | None = None) -> Attempt:
+    """Add a pending attempt and its line, and return it as it was added. Notify the clock if it is due soon."""
     assert attempt.number_hash is not None
     stores.lines.ensure(attempt.number_hash)
-    stores.attempts.add(attempt, Created(), actor, retry_of=retry_of)
     stores.notify_if_due_soon(attempt.due_at, attempt.created_at)
+    return stores.attempts.add(attempt, Created(), actor, retry_of=retry_of)
 
 
 # --- Inputs of the rules, callee and situation, from database rows
@@ -215,7 +249,9 @@ def situation_from(row: LastLookRow, hasher: Hasher, skew: timedelta = timedelta
             free_at=None if row.line_interview == attempt.interview_id else row.line_free_at,
         ),
         interview_over=row.interview_over,
+        refused_by=row.refused_by,
         command_waiting=row.command_waiting,
+        refusal_waiting_since=row.refusal_waiting_since,
         account_paused=row.account_paused,
         company_paused=row.company_paused,
         company_deleted=row.company_deleted,

@@ -1,7 +1,7 @@
 """State of the carrier: its breaker and back-offs, after answers to calls and to probes, which decide what waits."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from scheduler.domain.call import CarrierAnswer, NeverTaken
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher
-from scheduler.lifecycle import backoffs, breaker
+from scheduler.lifecycle import backoffs, breaker, voice_server
 from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff, Backoffs, Verdict, Where
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.logs import log
@@ -45,7 +45,10 @@ class CarrierJudge:
         in the database's time, because no other process has these answers.
         """
         causes = {cause for _, answer in answers if (cause := breaker.cause_of(answer)) is not None}
-        refused = any(isinstance(each, NeverTaken) and each.cause in breaker.PERMISSIONS for _, each in answers)
+        refused = any(
+            isinstance(each, NeverTaken) and each.cause in breaker.PERMISSIONS | {breaker.NUMBER_BLOCKED}
+            for _, each in answers
+        )
         took = any(breaker.shows_that_it_works(answer) for _, answer in answers)
         if not causes and not took:
             return
@@ -78,6 +81,10 @@ class CarrierJudge:
     ) -> Verdict:
         ends = {each.attempt_id: each for each in stores.backoffs.ends_of([attempt.id for attempt, _ in answers])}
         placed = [(self._where(ends[attempt.id]), answer) for attempt, answer in answers if attempt.id in ends]
+        if any(breaker.is_number_blocked(answer) for _, answer in placed):
+            since = now - breaker.COUNTRY_BLOCKED_WITHIN
+            blocked = stores.lines.refused_countries(since, now, breaker.COUNTRY_BLOCKED_AFTER)
+            placed = backoffs.with_refused_countries(placed, blocked)
         return backoffs.judge(account.breaker, account.backoffs, placed, stores.companies.count_up_to(2), now)
 
     def may_not_be_claimed(self, stores: Stores, account: CarrierAccount, claimable: Iterable[UUID]) -> frozenset[UUID]:
@@ -145,7 +152,13 @@ def _report(account: CarrierAccount, verdict: Verdict, answers: Sequence[tuple[A
     for each in verdict.opened:
         _report_backoff(each, answers)
     judged = verdict.account
-    if judged.is_down and judged != account.breaker:
+    causes = [cause for _, answer in answers if (cause := breaker.cause_of(answer)) is not None]
+    is_changed, is_tried = judged != account.breaker, voice_server.awaits_verdict(judged)
+    if voice_server.is_down(judged) and causes:
+        judged = replace(judged, cause=causes[-1])  # the alarm names what the carrier did
+    if is_tried and is_changed:
+        _log.info("voice_server_tried: the trial call was placed, and shows whether the voice server instructs it")
+    elif judged.is_down and is_changed:
         _log.error(
             "carrier_down: the carrier failed or refused calls, so all calls wait",
             alarm=f"CARRIER_{judged.cause}",
@@ -235,10 +248,11 @@ class CarrierProbe:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             # Check before locking, because every claim waits for this row.
-            if not stores.carrier_accounts.get(self._account_id).is_to_be_asked(now):
+            found = stores.carrier_accounts.get(self._account_id)
+            if voice_server.is_down(found.breaker) or not found.is_to_be_asked(now):
                 return None
             before = stores.carrier_accounts.lock(self._account_id)
-            if not before.is_to_be_asked(now):
+            if voice_server.is_down(before.breaker) or not before.is_to_be_asked(now):
                 return None
             account = before.breaker
             if account.is_to_be_asked(now):
@@ -255,6 +269,7 @@ class CarrierProbe:
     def _fail(self, probe: _Probe) -> None:
         """Open the account's breaker: the carrier does not answer, so the failures concern every company."""
         judged = probe.account
+        cause = judged.cause
         of_the_carrier = [
             each for each in probe.backoffs.values() if each.breaker.is_down and each.speaks_of_the_carrier
         ]
@@ -264,7 +279,10 @@ class CarrierProbe:
                 account = stores.carrier_accounts.lock(self._account_id)
                 cause = of_the_carrier[0].cause if of_the_carrier else "NO_ANSWER_IN_TIME"
                 judged = breaker.after_question_in_vain(account.breaker, cause, now)
+                if voice_server.is_down(account.breaker):
+                    judged = voice_server.after_carrier_failure(account.breaker, judged)
                 stores.carrier_accounts.set_breaker(self._account_id, judged, now)
+                judged = replace(judged, cause=cause if voice_server.is_down(judged) else judged.cause)
                 stores.backoffs.save(self._account_id, backoffs.without_the_carriers(account.backoffs), now)
         _log.error(
             "carrier_down: the carrier did not answer a probe, so all calls wait",

@@ -4,40 +4,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from scheduler.domain.attempt import (
-    Attempt,
-    AttemptState,
-    Cancelled,
-    Ended,
-    Event,
-    HangUpCause,
-    HangUpWanted,
-    LegSeen,
-    MovedBySettings,
-    Placed,
-    Proven,
-    Reason,
-)
-from scheduler.domain.call import CallNews, CallProgress, Schedule, ScheduleWarning
+from scheduler.domain import attempt as events
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Event, HangUpCause, Reason
+from scheduler.domain.call import CallNews, CallProgress, Schedule
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.hashing import Hasher
-from scheduler.ids import new_id
-from scheduler.lifecycle import decisions, partner_events, retries, scheduling, settling
+from scheduler.lifecycle import conversations, decisions, partner_events, retries, scheduling, settling
+from scheduler.lifecycle.backoffs import NO_COUNTRY
+from scheduler.lifecycle.breaker import NUMBER_BLOCKED
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
-from scheduler.lifecycle.state_machine import has_live_leg, is_busy, is_over
+from scheduler.lifecycle.state_machine import REFUSALS, has_live_leg, is_busy, is_over
 from scheduler.logs import log
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.unknown_outcomes import StrayCall
-from scheduler.rules import pricing
+from scheduler.rules import pricing, reputation
 from scheduler.timing.callee_zones import number_facts
+from scheduler.use_cases.shared import report_order
 from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.batch import Batch, callee_from
+from scheduler.use_cases.shared.followers import Followers
 
 _log = log(__name__)
 
@@ -84,25 +75,52 @@ class _Change:
     def lost_its_cause(self) -> bool:
         return self.attempt.cause_is_lost and not self.before.cause_is_lost
 
+    def lost_instructions(self) -> bool:
+        """Return True if it became known that the call got no instructions."""
+        failed = self.attempt.instructions_failed or self.attempt.reason is Reason.INSTRUCTIONS_FAILED
+        return failed and not self.before.instructions_failed
+
     def is_named_late(self) -> bool:
         """Return True if the carrier has named a call that is in progress."""
-        return self._has(Placed, LegSeen) and is_busy(self.attempt)
+        return self._has(events.Placed, events.LegSeen) and is_busy(self.attempt)
 
     def left_its_line(self) -> bool:
         return is_busy(self.before) and not is_busy(self.attempt)
 
     def ended_again(self) -> bool:
-        """Return True if the end of a call was proven after its attempt was given up."""
-        return self._has(Proven) and not self.left_its_line()
+        """Return True if a call ended, as news or proof shows, after its attempt was given up."""
+        awaits_verdict = self._has(events.VerdictAwaited) and is_over(self.attempt)
+        return awaits_verdict or (self._has(events.Proven) and not self.left_its_line())
+
+    def number_is_blocked(self) -> bool:
+        return any(isinstance(event, events.NotPlaced) and event.cause == NUMBER_BLOCKED for event in self.events)
 
     def returned_to_pending(self) -> bool:
         return self.before.state is AttemptState.IN_PROGRESS and self.attempt.state is AttemptState.PENDING
 
+    def is_ended(self) -> bool:
+        return is_over(self.attempt)
+
     def is_answered(self) -> bool:
         return self.attempt.reason is Reason.ANSWERED and self.before.reason is not Reason.ANSWERED
 
+    def has_just_been_answered(self) -> bool:
+        return self._has(events.Ended) and self.is_answered()
+
+    def is_reported(self) -> bool:
+        """Return True if the outcome of an answered call that has ended was reported."""
+        return self._has(events.Reported) and is_over(self.attempt)
+
+    def refuses_number(self) -> bool:
+        """Return True if it was reported after the call that its number is not to be called again."""
+        return self.is_reported() and self.attempt.outcome in REFUSALS
+
+    def proves_call_back(self) -> bool:
+        """Return True if it is proven late that a call was answered whose person has named another time."""
+        return self._has(events.Proven) and conversations.calls_back(self.attempt)
+
     def is_live_or_proven(self) -> bool:
-        return self._has(LegSeen, Proven)
+        return self._has(events.LegSeen, events.Proven)
 
     def is_finished(self) -> bool:
         return is_over(self.attempt) and not has_live_leg(self.attempt)
@@ -119,6 +137,7 @@ class Effects:
 
     def __init__(self, database: Database, hasher: Hasher, policy: Policy, now: Callable[[], datetime]) -> None:
         self._database = database
+        self._followers = Followers(hasher, policy)
         self._hasher = hasher
         self._policy = policy
         self._now = now
@@ -172,7 +191,7 @@ class Effects:
 
     def hear(
         self, batch: Batch, attempt: Attempt, news: CallNews, actor: str, now: datetime
-    ) -> Attempt | AskTheCarrier:
+    ) -> Attempt | AskTheCarrier | report_order.ReportFirst:
         """Apply the carrier's news to the attempt. Raises InvariantViolated."""
         # Only for news that needs it: parsing a number takes longer than everything else here.
         needs_callee = attempt.reason is None and news.is_about_queue
@@ -182,24 +201,39 @@ class Effects:
             raise InvariantViolated(heard, attempt)
         if isinstance(heard, AskTheCarrier):
             return heard
+        if report_order.report_comes_first(batch, attempt, heard, now):
+            return report_order.ReportFirst()
         return self.apply_events(batch, attempt, heard, actor, now)
 
     def apply_events(
-        self, batch: Batch, attempt: Attempt, events: Sequence[Event], actor: str, now: datetime
+        self, batch: Batch, attempt: Attempt, happened: Sequence[Event], actor: str, now: datetime
     ) -> Attempt:
-        """Save `events` with their effects on line, interview and retry. Return the attempt.
+        """Save the events that `happened` with their effects on line, interview and retry. Return the attempt.
 
+        News may cause no event. Then nothing follows: a late callback must not end the wait for a report.
         Raises InvariantViolated.
         """
-        change = _Change(batch=batch, before=attempt, attempt=attempt, events=events, actor=actor, now=now)
-        for event in events:
-            change.save(event)
-            if isinstance(event, LegSeen):  # guard: late_line
+        if not happened:  # guard: nothing_happened
+            return attempt
+        change = _Change(batch=batch, before=attempt, attempt=attempt, events=happened, actor=actor, now=now)
+        for event in happened:
+            change.save(self._of_chain(change, event))
+            if isinstance(event, events.LegSeen):  # guard: late_line
                 self._hold_line(change)
         for applies, effect in self._EFFECTS:
             if applies(change):
                 effect(self, change)
         return change.attempt
+
+    def _of_chain(self, change: _Change, event: Event) -> Event:
+        """Name the end INVALID_NUMBER if its number was unreachable in an earlier attempt of the chain, too."""
+        if not isinstance(event, events.Ended | events.Proven) or event.reason is not Reason.UNREACHABLE:
+            return event
+        is_second = retries.is_second_unreachable(change.attempt, change.batch.chain_of(change.attempt))
+        return replace(event, reason=Reason.INVALID_NUMBER) if is_second else event
+
+    def _note_lost_instructions(self, change: _Change) -> None:
+        change.batch.without_instructions.append(change.attempt)
 
     def _report_lost_cause(self, change: _Change) -> None:
         """Raise an alarm for a call that failed without a known cause. It is not retried, and a person decides."""
@@ -224,7 +258,7 @@ class Effects:
     def _end_for_deleted_company(self, change: _Change) -> None:
         """Request the end of a call that the carrier names only now, if its company has been deleted."""
         if not change.has_company:
-            change.save(HangUpWanted(cause=HangUpCause.COMPANY_DELETED))
+            change.save(events.HangUpWanted(cause=HangUpCause.COMPANY_DELETED))
 
     def _start_gap(self, change: _Change) -> None:
         """Start the gap between calls now, because the end of a call was proven after the attempt was given up."""
@@ -235,6 +269,15 @@ class Effects:
         else:
             # The attempt that holds the line may not have been sent yet: its last look sees this block.
             lines.block_until(attempt.number_hash, change.now + self._policy.line_gap)
+
+    def _rest_line(self, change: _Change) -> None:
+        """Let the line rest whose number the carrier blocks. Two of a country count as a refused country."""
+        number_hash = change.before.number_hash
+        assert number_hash is not None
+        number = callee_from(change.batch.callee_of(change.attempt.interview_id)).number
+        is_called = number is not None and self._hasher.number(number.e164) == number_hash
+        country = (number.region or NO_COUNTRY) if number is not None and is_called else None
+        change.stores.lines.refused(number_hash, country, change.now, change.now + self._policy.line_gap)
 
     def _free_line(self, change: _Change) -> None:
         stores, attempt = change.stores, change.attempt
@@ -264,7 +307,7 @@ class Effects:
             reason = Reason.CANDIDATE_DELETED if is_erased else Reason.CANCELLED_BY_USER
         else:  # an earlier call has reached the candidate after all
             reason = Reason.REPLACED
-        change.save(Cancelled(reason=reason))
+        change.save(events.Cancelled(reason=reason))
 
     def _refresh_schedule(self, change: _Change) -> None:
         """Reschedule after a change of number or zone, which skips attempts in progress."""
@@ -281,57 +324,76 @@ class Effects:
         change.attempt = self.move(change.stores, attempt, schedule, callee, change.now)
         change.batch.keep(change.attempt)
 
+    def _count_for_caller(self, change: _Change) -> None:
+        """Count the end of a call for the caller id that it was placed from."""
+        result = reputation.result_of(change.before, change.attempt, change.interview.caller_number)
+        if result is not None:
+            change.stores.caller_days.add(result)
+
     def _book(self, change: _Change) -> None:
         """Book an answered call when it ends, with the company's current billing unit and prices."""
-        interview, billing = change.interview, change.batch.billing_of(change.attempt.company_id)
+        interview, billing = change.interview, change.batch.billing_of(change.attempt.company_id, change.now)
         change.stores.usage.book(pricing.booking_of(change.attempt, interview, billing, change.now))
 
     def _cancel_successor(self, change: _Change) -> None:
-        """Cancel the pending successor: this call turned out to be live, or to have been answered."""
-        if not (has_live_leg(change.attempt) or change.attempt.state is AttemptState.COMPLETED):
+        """Cancel the pending successor: this call turned out to be live, or to have finished the conversation."""
+        if not has_live_leg(change.attempt) and conversations.is_unfinished(change.attempt):
             return
         successor = change.batch.lock_open(change.attempt.interview_id)
         if successor is not None and successor.state is AttemptState.PENDING:
-            change.batch.save(successor, Cancelled(reason=Reason.REPLACED), change.actor, change.now)
+            change.batch.save(successor, events.Cancelled(reason=Reason.REPLACED), change.actor, change.now)
+
+    def _cancel_refused(self, change: _Change) -> None:
+        """Cancel the interview's pending attempt to a number that is not to be called again."""
+        pending, attempt = change.batch.lock_open(change.attempt.interview_id), change.attempt
+        if pending is None or pending.state is not AttemptState.PENDING:
+            return
+        # After WRONG_PERSON the candidate may be called at another number.
+        if attempt.outcome is ConversationOutcome.OPTED_OUT or pending.number_hash == attempt.number_hash:
+            change.batch.save(pending, events.Cancelled(reason=Reason.REPLACED), change.actor, change.now)
 
     def _settle_interview(self, change: _Change) -> None:
-        """Create the automatic retry if one follows, and set the interview's status."""
+        """Create the automatic retry if one follows, and set the interview's status.
+
+        It waits for the report of an answered call, if the company can report outcomes.
+        """
+        if self._is_awaited(change):
+            return
         interview, attempt = change.interview, change.attempt
-        retried = not is_over(change.before) and all(
-            each.cause_is_known for each in change.events if isinstance(each, Ended)
+        has_ended = not is_over(change.before) and all(
+            each.cause_is_known for each in change.events if isinstance(each, events.Ended)
         )
-        goes_on = retried and self._retry(change)
-        if not goes_on and attempt.state is AttemptState.FAILED:
+        retried = has_ended or change.is_reported()
+        goes_on = retried and self._followers.add(change.batch, attempt, change.actor, change.now)
+        if change.proves_call_back():  # guard: late_call_back
+            goes_on = self._followers.add_late(change.batch, attempt, change.actor, change.now)
+        if not goes_on and conversations.is_unfinished(attempt):
             goes_on = change.batch.has_open(interview.id)
         status = retries.status_after(interview.status, attempt, goes_on=goes_on)
         if status is not interview.status:
             change.batch.set_status(interview, status, change.now, attempt)
 
-    def _retry(self, change: _Change) -> bool:
-        """Create the automatic retry. Return False if none follows."""
-        batch, interview, ended = change.batch, change.interview, change.attempt
-        if ended.reason not in retries.RETRIED or not retries.may_go_on(interview):
+    def _is_awaited(self, change: _Change) -> bool:
+        """Wait for the report of an answered call that has just ended. Return True if its outcome is awaited."""
+        if not change.has_just_been_answered():
             return False
-        if not change.has_company:
+        if not report_order.may_be_reported(change.batch, change.attempt, change.now):
             return False
-        callee = callee_from(batch.callee_of(interview.id))
-        schedule = retries.next_attempt(ended, batch.chain_of(ended), callee, interview.expires_at, self._policy)
-        if schedule is None or not batch.takes_another_attempt(interview.id):
-            return False
-        assert callee.number is not None
-        number_hash = self._hasher.number(callee.number.e164)
-        retry = _retry_of(ended, schedule, number_hash, interview, change.now)
-        batch.add(retry, change.actor, retry_of=ended.id)
+        change.save(events.OutcomeAwaited(until=change.now + self._policy.outcome_wait))
         return True
 
     _EFFECTS = (
         (_Change.lost_its_cause, _report_lost_cause),
+        (_Change.lost_instructions, _note_lost_instructions),
         (_Change.is_named_late, _end_for_deleted_company),  # guard: company_gone
         (_Change.left_its_line, _free_line),
         (_Change.ended_again, _start_gap),
+        (_Change.number_is_blocked, _rest_line),
         (_Change.returned_to_pending, _on_returned_to_pending),
+        (_Change.is_ended, _count_for_caller),
         (_Change.is_answered, _book),
         (_Change.is_live_or_proven, _cancel_successor),  # guard: successor
+        (_Change.refuses_number, _cancel_refused),  # guard: refused_number
         (_Change.is_finished, _settle_interview),
     )
     """What follows from a change, in this order. Each row sees what the rows before it saved."""
@@ -352,7 +414,7 @@ class Effects:
         assert callee.number is not None
         number_hash = self._hasher.number(callee.number.e164)
         stores.lines.ensure(number_hash)
-        event = MovedBySettings(
+        event = events.MovedBySettings(
             schedule=schedule or _with_number(attempt.schedule, callee),
             due_at=schedule.due_at if schedule else attempt.due_at,
             number_hash=number_hash,
@@ -372,22 +434,3 @@ class Effects:
 def _with_number(schedule: Schedule, callee: Callee) -> Schedule:
     facts = number_facts(schedule.clock, callee.number, callee.timezone)
     return replace(schedule, number=facts or schedule.number)
-
-
-def _retry_of(ended: Attempt, schedule: Schedule, number_hash: bytes, interview: Interview, now: datetime) -> Attempt:
-    return Attempt(
-        id=new_id(now),
-        interview_id=interview.id,
-        company_id=interview.company_id,
-        chain_id=ended.chain_id,
-        retry_number=ended.retry_number + 1,
-        manual=False,
-        state=AttemptState.PENDING,
-        schedule=schedule,
-        due_at=schedule.due_at,
-        expires_at=interview.expires_at,
-        number_hash=number_hash,
-        warnings=tuple(each for each in ended.warnings if each is not ScheduleWarning.MOVED_BY_SETTINGS),
-        created_at=now,
-        updated_at=now,
-    )

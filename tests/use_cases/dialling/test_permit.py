@@ -8,6 +8,7 @@ import pytest
 
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt
+from scheduler.domain.call import MachineDetection
 from scheduler.lifecycle.policy import LOOK_TO_END, LOOK_TO_SEND
 from scheduler.use_cases.dialling import watch
 from scheduler.use_cases.dialling.claim import ToSend
@@ -133,7 +134,7 @@ async def test_order_changed_while_connecting_is_not_sent(tenant: Tenant, permit
     assert not await permit.connected()
     second = await permit.order()
     assert second is not None
-    assert (first.machine_detection, second.machine_detection) == (True, False)
+    assert (first.machine_detection, second.machine_detection) == (MachineDetection.SYNC, MachineDetection.OFF)
 
 
 async def test_permit_gives_up_after_some_looks(permit: Permit, looks: Looks, now: TestClock) -> None:

@@ -76,6 +76,14 @@ def a_session(tenant: Tenant) -> None:
     tenant.insert("console_sessions", id=uuid4(), token_hash=b"x", actor="link:x", role="viewer", **times)
 
 
+def a_caller_day(tenant: Tenant) -> None:
+    tenant.change(
+        "INSERT INTO caller_days (company_id, phone_number_id, day, calls, answered, declined, blocked)"
+        " SELECT company_id, id, :day, 1, 0, 0, 0 FROM phone_numbers",
+        day=tenant.now().date(),
+    )
+
+
 def a_link(tenant: Tenant, **used: datetime) -> None:
     times = dict.fromkeys(("created_at", "expires_at"), tenant.now())
     tenant.insert("sign_in_links", id=uuid4(), token_hash=b"x", created_by="cli:x", role="viewer", **times, **used)
@@ -109,6 +117,13 @@ def test_waiting_delivery_fails_with_its_old_event(tenant: Tenant, purge: Purge,
         ),
         pytest.param(a_session, "console_sessions", retention.CONSOLE_SESSIONS, id="an expired session"),
         pytest.param(a_link, "sign_in_links", retention.CONSOLE_SESSIONS, id="an expired sign-in link"),
+        pytest.param(
+            a_caller_day,
+            "caller_days",
+            # The tests begin at noon, and the day ends at midnight.
+            retention.CALLER_DAYS + timedelta(hours=12) - A_MOMENT,
+            id="a day of a caller id",
+        ),
         pytest.param(a_pending_attempt, "attempt_history", retention.HISTORY, id="an entry of an attempt's history"),
     ],
 )

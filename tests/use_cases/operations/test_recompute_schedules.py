@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
-from scheduler.domain.call import NeverTaken, NumberFacts, ScheduleWarning
+from scheduler.domain.call import MachineDetection, NeverTaken, NumberFacts, ScheduleWarning
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
@@ -91,10 +91,10 @@ def test_attempt_outside_changed_hours_is_moved_with_a_warning(tenant: Tenant, r
 
 
 def test_settings_without_times_recompute_nothing(tenant: Tenant, records: ApiWriter, hints: RecordingHints) -> None:
-    records.change_settings(tenant.principal, replace(settings_of(tenant), machine_detection=False))
+    records.change_settings(tenant.principal, replace(settings_of(tenant), machine_detection=MachineDetection.OFF))
     assert open_changes(tenant) == 0
     assert hints.rings == []
-    assert not settings_of(tenant).machine_detection
+    assert settings_of(tenant).machine_detection is MachineDetection.OFF
 
 
 def test_attempt_to_a_forbidden_country_is_held_until_allowed(

@@ -165,9 +165,7 @@ def test_alarm_of_the_command_is_stored_and_logged(
     lost = a_pending_attempt(tenant, number)
     carrier.plan(to=number, outcome="failed", ring_s=0, callbacks="none")
     limit = timedelta(minutes=1)
-    order = CallOrder(
-        to=number, caller=tenant.caller, token="t" * 32, ring_timeout=limit, time_limit=limit, machine_detection=False
-    )
+    order = CallOrder(to=number, caller=tenant.caller, token="t" * 32, ring_timeout=limit, time_limit=limit)
     Calls(tenant, carrier).place(order)
     Pauses(tenant.database, now).pause(None, "restored")
     command = ("reconcile", "--since", now().isoformat(), "--reason", "a drill", "--json")

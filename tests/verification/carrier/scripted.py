@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import requests
 from requests.adapters import BaseAdapter
@@ -16,6 +16,14 @@ from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.call import CallOrder
 from scheduler.lifecycle.policy import Policy
 from standalone.simulator.callbacks import signature
+from standalone.simulator.published_api import (
+    FETCH,
+    LIST,
+    LIST_NOTIFICATIONS,
+    UPDATE,
+    violations_of_answer,
+    violations_of_request,
+)
 from tests.support.builders import a_sid
 from tests.support.servers import ACCOUNT_SID, PRIMARY
 
@@ -173,11 +181,22 @@ class ScriptedAdapter(BaseAdapter):
             raise requests.ConnectionError
         url = urlsplit(request.url or "")
         name = url.path.rpartition("/")[2].removesuffix(".json")
+        of_one = UPDATE if request.method == "POST" else FETCH
+        operation = {"Calls": LIST, "Notifications": LIST_NOTIFICATIONS}.get(name, of_one)
+        content_type, body = request.headers.get("Content-Type", ""), str(request.body or "").encode()
+        asked = violations_of_request(operation, query=url.query, content_type=content_type, body=body)
+        assert list(asked) == [], "the request differs from Twilio's published API"
+        answer = self._answered(request, url, name)
+        differences = violations_of_answer(operation, answer.status_code, answer.json())
+        assert list(differences) == [], "the answer differs from Twilio's published API"
+        return answer
+
+    def _answered(self, request: requests.PreparedRequest, url: SplitResult, name: str) -> requests.Response:
         if name == "Calls":
             return _answer(request, 200, self._listed(parse_qs(url.query)))
         leg = self._carrier.legs.get(name)
         if leg is None:
-            return _answer(request, 404, {"code": 20404, "message": "not found", "status": 404})
+            return _refusal(request, 404, 20404)
         if request.method == "POST":
             return self._stopped(request, leg, parse_qs(str(request.body))["Status"][0])
         return _answer(request, 200, _resource(leg))
@@ -189,11 +208,21 @@ class ScriptedAdapter(BaseAdapter):
             if leg.is_listed and leg.to in query.get("To", [leg.to]) and leg.caller in query.get("From", [leg.caller])
         ]
         newest_first = sorted(found, key=lambda leg: leg.created_at, reverse=True)
-        return {"calls": [_resource(leg) for leg in newest_first], "page": 0, "next_page_uri": None}
+        return {
+            "calls": [_resource(leg) for leg in newest_first],
+            "page": 0,
+            "page_size": 50,
+            "start": 0,
+            "end": max(len(found) - 1, 0),
+            "uri": _CALLS,
+            "first_page_uri": _CALLS,
+            "next_page_uri": None,
+            "previous_page_uri": None,
+        }
 
     def _stopped(self, request: requests.PreparedRequest, leg: Leg, status: str) -> requests.Response:
         if not leg.is_alive or (status == "canceled" and leg.status not in UNANSWERED):
-            return _answer(request, 400, {"code": 21220, "message": "not in a state to be ended", "status": 400})
+            return _refusal(request, 400, 21220)
         end = "canceled" if leg.status in UNANSWERED else "completed"
         self._carrier.goes_on(leg, Way(status=end, sip="487" if end == "canceled" else "200"), self._now())
         return _answer(request, 200, _resource(self._carrier.legs[leg.sid]))
@@ -204,15 +233,24 @@ class ScriptedAdapter(BaseAdapter):
 
 def carrier_queries(carrier: ScriptedCarrier, now: Any) -> TwilioQueries:
     """Build the product's carrier queries, connected to this carrier."""
-    queries = TwilioQueries(ACCOUNT, Policy())
+    queries = TwilioQueries(ACCOUNT, Policy(short_call=timedelta()))
     queries._client.http_client.session.mount("http://", ScriptedAdapter(carrier, now))
     return queries
 
 
 def _resource(leg: Leg) -> dict[str, Any]:
     return {
+        **dict.fromkeys(FETCH.fields),
         "sid": leg.sid,
         "account_sid": ACCOUNT_SID,
+        "direction": "outbound-api",
+        "api_version": "2010-04-01",
+        "queue_time": "0",
+        "to_formatted": leg.to,
+        "from_formatted": leg.caller,
+        "uri": f"{_CALLS.removesuffix('.json')}/{leg.sid}.json",
+        "subresource_uris": {},
+        "date_updated": format_datetime(leg.created_at.replace(microsecond=0)),
         "to": leg.to,
         "from": leg.caller,
         "status": "queued" if leg.status == "initiated" else leg.status,
@@ -221,6 +259,14 @@ def _resource(leg: Leg) -> dict[str, Any]:
         "duration": None if leg.is_alive else ("60" if leg.answered_by else "0"),
         "answered_by": leg.answered_by or None,
     }
+
+
+def _refusal(request: requests.PreparedRequest, status: int, code: int) -> requests.Response:
+    more_info = f"https://www.twilio.com/docs/errors/{code}"
+    return _answer(request, status, {"code": code, "message": "refused", "more_info": more_info, "status": status})
+
+
+_CALLS = f"/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json"
 
 
 def _answer(request: requests.PreparedRequest, status: int, body: dict[str, Any]) -> requests.Response:

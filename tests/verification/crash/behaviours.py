@@ -79,6 +79,17 @@ BEHAVIOURS: Mapping[str, Behaviour] = {
     # Calls that last until a worker ends them.
     "talking": Behaviour(rules=[{"ring_s": 0.2, "talk_s": _LONG_S, "callbacks": "doubled"}]),
     "talking_silent": Behaviour(rules=[{"ring_s": 0.2, "talk_s": _LONG_S, "callbacks": "none"}]),
+    # Answered by a machine, as the verdict of asynchronous machine detection reports. The retry reaches the person.
+    "machine": Behaviour(
+        rules=[{**SHORT, "outcome": "voicemail", "callbacks": "doubled", "verdict_s": 0.1}, SHORT],
+        ending=Ending(rings=2, reasons=(Reason.VOICEMAIL, Reason.ANSWERED)),
+    ),
+    "machine_after_the_end": Behaviour(
+        rules=[{**SHORT, "outcome": "voicemail", "callbacks": "doubled", "verdict_s": 0.6}, SHORT],
+        ending=Ending(rings=2, reasons=(Reason.VOICEMAIL, Reason.ANSWERED)),
+    ),
+    "judged_after_the_end": Behaviour(rules=[{**SHORT, "callbacks": "reordered", "verdict_s": 0.6}]),
+    "no_verdict": Behaviour(rules=[{**SHORT, "callbacks": "doubled", "verdict_s": None}]),
     "queued": Behaviour(rules=[{**SHORT, "queue_s": _LONG_S}]),
     "unnamed": Behaviour(
         rules=[{"fault": "accept_and_silence", "ring_s": 0.2, "talk_s": _LONG_S, "callbacks": "none"}]
@@ -99,6 +110,10 @@ CALLING_BACK = (
 )
 LISTED = ("answered", "reordered", "slow", "accept_and_silence", "accept_then_500", "late_accept", "busy", "no_answer")
 NEVER_ACCEPTED = ("refuse_500", "drop", "bad_number", "429")
+HEARD_AS_ANSWERED = ("answered", "reordered", "slow", "late_accept", "accept_then_500", "unlisted")
+"""Behaviours whose callbacks report an answered call."""
+JUDGED = ("machine", "machine_after_the_end", "judged_after_the_end")
+"""Behaviours with a verdict of asynchronous machine detection."""
 LIVE = ("talking", "talking_silent", "queued", "unnamed")
 OPENING = ("accept_and_silence", "refuse_500", "drop", "401")
 """Behaviours that open the breaker immediately."""

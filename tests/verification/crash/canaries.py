@@ -52,7 +52,7 @@ def _calls(tenant: Tenant) -> list[Attempt]:
 def _texts(tenant: Tenant) -> None:
     """Overwrite the builders' names and texts with canaries."""
     words = "jsonb_build_object('note', CAST(:words AS text))"
-    ids = "external_id = :address || id"
+    ids, reported = "external_id = :address || id", "outcome = 'FINISHED', outcome_at = created_at"
     texts = {"name": NAME, "words": WORDS, "address": ADDRESS, "ours": OURS, "number": NUMBERS[0]}
     for statement in (
         f"UPDATE companies SET name = :name, profile = {words}, metadata = {words} WHERE id = :id",
@@ -62,6 +62,7 @@ def _texts(tenant: Tenant) -> None:
         "UPDATE phone_numbers SET number = :ours, location = :words WHERE company_id = :id",
         # The previous release left this value when it ended a call.
         "UPDATE attempts SET called_number = :number WHERE company_id = :id",
+        f"UPDATE attempts SET {reported}, outcome_note = :words WHERE company_id = :id",
     ):
         used = {name: value for name, value in texts.items() if f":{name}" in statement}
         tenant.change(statement, id=tenant.company_id, **used)
@@ -100,6 +101,9 @@ def _around(tenant: Tenant, called: Attempt) -> None:
         job_id=job_id,
         id=tenant.company_id,
     )
+    of_day = {"day": at, "calls": 1, "answered": 1, "declined": 0, "blocked": 0}
+    [[number_id]] = tenant.ask("SELECT id FROM phone_numbers WHERE company_id = :id", id=tenant.company_id)
+    tenant.insert("caller_days", company_id=tenant.company_id, phone_number_id=number_id, **of_day)
     _for_partners(tenant)
     batch = {"id": uuid4(), "principal_id": tenant.company_id, "key_id": uuid4(), "name": NAME, "state": "PAUSED"}
     tenant.insert("batches", **batch, total=1, work_at=at, **ours)
@@ -167,6 +171,8 @@ def counts(tenant: Tenant) -> dict[str, int]:
         "commands": "inbox WHERE company_id",
         "keys": "api_keys WHERE company_id",
         "phoneNumbers": "phone_numbers WHERE company_id",
+        "callerDays": "caller_days WHERE company_id",
+        "callerResults": "caller_results r JOIN phone_numbers n ON n.id = r.phone_number_id WHERE n.company_id",
         "carrierBackoffs": "carrier_backoffs WHERE company_id",
         "events": "events WHERE company_id",
         "sequences": "interview_sequences s JOIN interviews i ON i.id = s.interview_id WHERE i.company_id",
@@ -222,6 +228,7 @@ def _values(broker: Any, key: bytes) -> Iterator[str]:
         "set": lambda: broker.smembers(key),
         "zset": lambda: broker.zrange(key, 0, -1),
         "hash": lambda: [part for pair in broker.hgetall(key).items() for part in pair],
+        "none": list,  # it has expired since the scan
     }[kind]
     yield key.decode()
     for value in values():

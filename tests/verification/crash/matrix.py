@@ -33,7 +33,8 @@ from tests.verification.crash.behaviours import (
     SHORT,
     USUAL,
 )
-from tests.verification.crash.stories import EVERY_HOUR, Cell, Play, play
+from tests.verification.crash.conversations import CONVERSATIONS, OF_CONVERSATIONS
+from tests.verification.crash.stories import EVERY_HOUR, STORIES, Cell, Play, cells, play
 from tests.verification.judge.evidence import rings_from, rows_of
 from tests.verification.judge.history import ClientRequest, History, Patience
 from tests.verification.judge.hours import Hours, RingHours
@@ -62,12 +63,6 @@ end of a cell nothing waits."""
 ZONE = "Europe/Bratislava"
 
 
-def _cells(story: str, failpoints: Sequence[str], behaviours: Sequence[str]) -> Iterator[Cell]:
-    for failpoint in failpoints:
-        for behaviour in behaviours:
-            yield Cell(story=story, failpoint=failpoint, behaviour=behaviour)
-
-
 _SUBMIT = ("submit.accepting", "submit.accepted", "submit.rung")
 _APPLY = ("apply.doing", "apply.answering", "apply.applied")
 _WRITE = ("write.writing", "write.answering", "write.written")
@@ -76,60 +71,61 @@ _NOTHING_IS_SENT = ("answered", "accept_and_silence")
 
 CELLS = (
     # The slowest cells come first.
-    *_cells("defer to an opening", ["dial.deferring", "dial.deferred"], _NOTHING_IS_SENT),
-    *_cells("probe", OF_PROBING, OPENING),
-    *_cells("release", ["release.released"], NOT_YET_SENT),
-    *_cells("settle", ["settle.failing"], (*NEVER_ACCEPTED, "unprovable")),
-    *_cells(
+    *cells("defer to an opening", ["dial.deferring", "dial.deferred"], _NOTHING_IS_SENT),
+    *cells("probe", OF_PROBING, OPENING),
+    *cells("release", ["release.released"], NOT_YET_SENT),
+    *cells("settle", ["settle.failing"], (*NEVER_ACCEPTED, "unprovable")),
+    *cells(
         "dial",
         ["dial.claimed", "dial.looked", "dial.permitted"],
         ("answered", "accept_and_silence", "refuse_500", "busy"),
     ),
-    *_cells("settle", ["settle.lapsing", "settle.lapsed", "settle.taken"], (*LISTED, "unlisted", "refuse_500", "429")),
-    *_cells("settle", ["settle.asked", "settle.settled"], (*LISTED, "unlisted", "unprovable", "drop", "bad_number")),
-    *_cells("settle", ["settle.proving"], LISTED),
-    *_cells("dial", ["dial.sent", "dial.answered", "dial.recording", "dial.recorded", "dial.judged"], USUAL),
-    *_cells("dial", ["dial.taken", "dial.claiming"], NOT_YET_SENT),
-    *_cells("create", _SUBMIT, NOT_YET_SENT),
-    *_cells("message", ["message.authorised", "message.taken"], NOT_YET_SENT),
-    *_cells("apply create", ["apply.locking", *_APPLY], NOT_YET_SENT),
-    *_cells("release", ["release.releasing", "release.rung"], NOT_YET_SENT),
-    *_cells("remind", ["release.reminding"], NOT_YET_SENT),
-    *_cells("store", ["hear.storing", "hear.stored", "hear.rung"], CALLING_BACK),
-    *_cells("hear", ["hear.hearing", "hear.heard"], CALLING_BACK),
-    *_cells("apply PATCH", _APPLY, ("answered", "busy", "slow")),
-    *_cells("apply invoke", _APPLY, ("answered", "busy", "slow")),
-    *_cells("another number", _WRITE, ("answered", "busy", "slow", "429")),
-    *_cells("erase", OF_ERASING, LIVE),
-    *_cells("erase a person", OF_LEAVING, _NOTHING_IS_SENT),
-    *_cells("hang up", ["cancel.hung_up"], LIVE),
-    *_cells("cancel on record", OF_ERASING, ("queued",)),
-    *_cells("hang up on record", ["cancel.hung_up"], ("talking", "talking_silent", "unnamed")),
-    *_cells("die before record", ["dial.answered"], ("talking", "talking_silent", "queued")),
-    *_cells("delete at the door", _SUBMIT, _NOTHING_IS_SENT),
-    *_cells("apply DELETE", [*_APPLY, "cancel.cancelling"], _NOTHING_IS_SENT),
-    *_cells("apply cancellation", [*_APPLY, "cancel.cancelling"], _NOTHING_IS_SENT),
-    *_cells("store batch", [*OF_BATCHES[:1], *_WRITE[1:]], _NOTHING_IS_SENT),
-    *_cells("apply batch", OF_BATCHES[1:4], NOT_YET_SENT),
-    *_cells("cancel batch", OF_BATCHES[4:], _NOTHING_IS_SENT),
-    *_cells("number", OF_DELIVERIES[:1], _NOTHING_IS_SENT),
-    *_cells("deliver", OF_DELIVERIES[1:], _NOTHING_IS_SENT),
-    *_cells("replay", _WRITE, ("answered",)),
-    *_cells("report create", _APPLY, ("answered", "busy")),
-    *_cells("report DELETE", [*_APPLY, "cancel.cancelling"], ("answered",)),
-    *_cells("report dial", ["dial.claiming", "dial.claimed", "dial.recording", "dial.recorded"], ("answered", "busy")),
-    *_cells("report hear", ["hear.hearing", "hear.heard"], ("answered", "busy")),
-    *_cells("report settle", ["settle.lapsing", "settle.lapsed", "settle.settled"], ("answered", "busy")),
-    *_cells("expire", ["settle.expiring", "settle.expired"], _NOTHING_IS_SENT),
-    *_cells("defer for good", ["dial.deferring", "dial.deferred"], _NOTHING_IS_SENT),
+    *cells("settle", ["settle.lapsing", "settle.lapsed", "settle.taken"], (*LISTED, "unlisted", "refuse_500", "429")),
+    *cells("settle", ["settle.asked", "settle.settled"], (*LISTED, "unlisted", "unprovable", "drop", "bad_number")),
+    *cells("settle", ["settle.proving"], LISTED),
+    *cells("dial", ["dial.sent", "dial.answered", "dial.recording", "dial.recorded", "dial.judged"], USUAL),
+    *cells("dial", ["dial.taken", "dial.claiming"], NOT_YET_SENT),
+    *cells("create", _SUBMIT, NOT_YET_SENT),
+    *cells("message", ["message.authorised", "message.taken"], NOT_YET_SENT),
+    *cells("apply create", ["apply.locking", *_APPLY], NOT_YET_SENT),
+    *cells("release", ["release.releasing", "release.rung"], NOT_YET_SENT),
+    *cells("remind", ["release.reminding"], NOT_YET_SENT),
+    *cells("store", ["hear.storing", "hear.stored", "hear.rung"], CALLING_BACK),
+    *cells("hear", ["hear.hearing", "hear.heard"], CALLING_BACK),
+    *cells("apply PATCH", _APPLY, ("answered", "busy", "slow")),
+    *cells("apply invoke", _APPLY, ("answered", "busy", "slow")),
+    *cells("another number", _WRITE, ("answered", "busy", "slow", "429")),
+    *cells("erase", OF_ERASING, LIVE),
+    *cells("erase a person", OF_LEAVING, _NOTHING_IS_SENT),
+    *cells("hang up", ["cancel.hung_up"], LIVE),
+    *cells("cancel on record", OF_ERASING, ("queued",)),
+    *cells("hang up on record", ["cancel.hung_up"], ("talking", "talking_silent", "unnamed")),
+    *cells("die before record", ["dial.answered"], ("talking", "talking_silent", "queued")),
+    *cells("delete at the door", _SUBMIT, _NOTHING_IS_SENT),
+    *cells("apply DELETE", [*_APPLY, "cancel.cancelling"], _NOTHING_IS_SENT),
+    *cells("apply cancellation", [*_APPLY, "cancel.cancelling"], _NOTHING_IS_SENT),
+    *cells("store batch", [*OF_BATCHES[:1], *_WRITE[1:]], _NOTHING_IS_SENT),
+    *cells("apply batch", OF_BATCHES[1:4], NOT_YET_SENT),
+    *cells("cancel batch", OF_BATCHES[4:], _NOTHING_IS_SENT),
+    *cells("number", OF_DELIVERIES[:1], _NOTHING_IS_SENT),
+    *cells("deliver", OF_DELIVERIES[1:], _NOTHING_IS_SENT),
+    *cells("replay", _WRITE, ("answered",)),
+    *cells("report create", _APPLY, ("answered", "busy")),
+    *cells("report DELETE", [*_APPLY, "cancel.cancelling"], ("answered",)),
+    *cells("report dial", ["dial.claiming", "dial.claimed", "dial.recording", "dial.recorded"], ("answered", "busy")),
+    *cells("report hear", ["hear.hearing", "hear.heard"], ("answered", "busy")),
+    *cells("report settle", ["settle.lapsing", "settle.lapsed", "settle.settled"], ("answered", "busy")),
+    *cells("expire", ["settle.expiring", "settle.expired"], _NOTHING_IS_SENT),
+    *cells("defer for good", ["dial.deferring", "dial.deferred"], _NOTHING_IS_SENT),
+    *OF_CONVERSATIONS,
 )
 
 
 def _clock_cells(story: str, failpoints: Sequence[str], behaviours: Sequence[str]) -> Iterator[Cell]:
     """Yield cells with a clock that changes at each failpoint, and cells with a clock that is wrong from the start."""
-    for cell in _cells(story, failpoints, behaviours):
+    for cell in cells(story, failpoints, behaviours):
         yield from (replace(cell, clock=clock) for clock in (SET_AHEAD, SET_BACK))
-    for cell in _cells(story, failpoints[:1], behaviours):
+    for cell in cells(story, failpoints[:1], behaviours):
         yield from (replace(cell, clock=clock) for clock in (AHEAD, BEHIND))
 
 
@@ -156,6 +152,7 @@ CLOCK_CELLS = (
     *_clock_cells("store", ["hear.storing", "hear.stored", "hear.rung"], ("answered", "busy")),
     *_clock_cells("hear", ["hear.hearing", "hear.heard"], ("answered", "busy", "declined")),
     *_clock_cells("expire", ["settle.expiring", "settle.expired"], ("answered",)),
+    *_clock_cells("end the wait", ["settle.finishing", "settle.finished"], ("answered",)),
 )
 """A machine's clock differs from the database's by an hour, from the start or suddenly. No other fault occurs."""
 
@@ -392,6 +389,7 @@ def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Jud
     assert not verdict["tokens_posted_twice"]
     assert not verdict["tokens_with_two_calls"]
     assert not verdict["calls_at_once"]
+    assert not verdict["unlike_twilio"]
     assert rings == sum(each.rings for each in [*done, *again]), "a phone rang after the end of its cell"
     return done
 
@@ -399,7 +397,7 @@ def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Jud
 def _played(cell: Cell, url: str, setup: CrashSetup) -> Judged:
     began, played = monotonic(), Play(setup=setup, cell=cell)
     try:
-        play(played)
+        play(played, {**STORIES, **CONVERSATIONS}[cell.story])
         return judged(played, url, monotonic() - began)
     except BaseException as broken:  # noqa: BLE001 - a failed cell must not stop the others
         if played.is_starved:

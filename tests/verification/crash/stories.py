@@ -8,7 +8,7 @@ lets the system finish.
 
 import json
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -68,10 +68,15 @@ _STANDING = """
     SELECT (SELECT count(*) FROM inbox
             WHERE applied_at IS NULL AND (interview_id IS NULL OR interview_id IN (SELECT id FROM ours))),
            count(*),
-           count(*) FILTER (WHERE state IN ('PENDING', 'IN_PROGRESS') OR (state = 'FAILED' AND look_at IS NOT NULL))
+           count(*) FILTER (
+               WHERE state IN ('PENDING', 'IN_PROGRESS')
+                  OR (state = 'FAILED' AND look_at IS NOT NULL)
+                  OR outcome_until IS NOT NULL
+           )
     FROM attempts WHERE interview_id IN (SELECT id FROM ours)
 """
-"""Counts of open commands that may concern these people, of their attempts, and of attempts that may still ring."""
+"""Counts of open commands that may concern these people, of their attempts, and of attempts that may still ring, or be
+followed by another one after a report."""
 _DAY = timedelta(days=1)
 _BRATISLAVA = ZoneInfo("Europe/Bratislava")
 _RECORDED = (Phase.PLACED, Phase.UNKNOWN)
@@ -94,6 +99,12 @@ class Cell:
     def armed(self) -> str:
         """The failpoint at which the process dies or its clock changes. Empty: its clock is wrong from the start."""
         return "" if self.clock in FROM_THE_BEGINNING else self.failpoint
+
+
+def cells(story: str, failpoints: Sequence[str], behaviours: Sequence[str]) -> Iterator[Cell]:
+    for failpoint in failpoints:
+        for behaviour in behaviours:
+            yield Cell(story=story, failpoint=failpoint, behaviour=behaviour)
 
 
 @dataclass(kw_only=True)
@@ -256,12 +267,13 @@ class Play:
         return [ring for number in self.numbers for ring in self.setup.carrier.rings(number)]
 
 
-def play(played: Play) -> None:
-    """Run the cell from start to end. First reset the carrier's breaker, which the previous cell may have opened.
+def play(played: Play, story: Callable[[Play], None]) -> None:
+    """Run the story of a cell from start to end.
 
-    Also delete the companies of earlier cells: failures close the account immediately only while one company calls.
+    First reset the carrier's breaker, which the previous cell may have opened. Also delete the companies of earlier
+    cells: failures close the account immediately only while one company calls.
     """
-    setup, cell = played.setup, played.cell
+    setup = played.setup
     setup.tenant.change(
         "UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL, answered_at = NULL, trials = 0"
     )
@@ -273,7 +285,7 @@ def play(played: Play) -> None:
     deaths = setup.dialler.deaths
     played.expected = played.ordinarily
     try:
-        STORIES[cell.story](played)
+        story(played)
         if played.is_judged_by_its_rows:
             played.wait(played.is_over, "all attempts are finished")
         played.wait(lambda: all(ring["ended_at"] for ring in played.rings()), "no call is live")
@@ -520,11 +532,11 @@ def _hear(play: Play) -> None:
     """Kill the process that applies the callback with the call's end. Earlier callbacks are applied afterwards."""
     with play.setup.leave(tasks.HEAR, tasks.SETTLE):
         attempt = play.a_pending_attempt()
-        event_id = play.wait(lambda: _how_it_ended(play, attempt), "the callback with the end of the call arrives")
+        event_id = play.wait(lambda: how_it_ended(play, attempt), "the callback with the end of the call arrives")
         play.dies_and_is_repeated("hear", event_id)
 
 
-def _how_it_ended(play: Play, attempt: Attempt) -> UUID | None:
+def how_it_ended(play: Play, attempt: Attempt) -> UUID | None:
     rows = play.tenant.ask(
         "SELECT e.id FROM carrier_events e JOIN attempt_tokens t USING (token)"
         " WHERE t.attempt_id = :id AND e.heard_at IS NULL AND e.raw ->> 'CallStatus' = ANY(:over)",

@@ -14,7 +14,8 @@ from tests.verification.judge.history import Row
 from tests.verification.judge.hours import WEEK, Hours, lies_within
 
 Fields = dict[str, Any]
-RETRIED = {"BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"}
+RETRIED = {"BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR", "INSTRUCTIONS_FAILED"}
+RETRIED_ONCE = {"UNREACHABLE"}
 OVER = {"COMPLETED", "FAILED", "CANCELLED"}
 _RINGS = (*(timedelta(seconds=second) for second in range(35)), timedelta(seconds=35) - timedelta.resolution)
 """Instants of the time for which a phone rings, with five seconds more."""
@@ -134,6 +135,8 @@ def _faults_of_attempt(snapshot: Snapshot, attempt: Fields) -> Iterator[str]:
         yield f"{attempt['id']} is searched for, but has a call or another reason"
     if candidate["erased_at"] is not None and attempt["state"] in OVER and attempt["called_number"] is not None:
         yield f"{attempt['id']} is finished and has the number of an erased candidate"
+    if candidate["erased_at"] is not None and candidate["leaving_at"] is None and attempt["outcome_note"] is not None:
+        yield f"{attempt['id']} has a note about an erased candidate"
     gone = interview["deleted_at"] is not None or candidate["erased_at"] is not None
     if attempt["state"] == "PENDING" and gone:
         yield f"{attempt['id']} is pending, but its interview or candidate is deleted"
@@ -149,8 +152,11 @@ def _faults_of_new(snapshot: Snapshot, attempt: Fields) -> Iterator[str]:
     most = snapshot.companies[attempt["company_id"]]["settings"]["retryPolicy"]["maxRetries"]
     if attempt["retry_number"] > most:
         yield f"{attempt['id']} is retry {attempt['retry_number']} of {most}"
-    if len(chain) > 1 and chain[-2]["reason"] not in RETRIED:
+    if len(chain) > 1 and chain[-2]["reason"] not in RETRIED | RETRIED_ONCE:
         yield f"{attempt['id']} is an automatic retry after {chain[-2]['reason']}"
+    for reason in RETRIED_ONCE:
+        if sum(each["reason"] == reason for each in chain) > 1:
+            yield f"the chain of {attempt['id']} was retried twice after {reason}"
 
 
 def _faults_of_interview(snapshot: Snapshot, interview: Fields) -> Iterator[str]:

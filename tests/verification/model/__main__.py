@@ -1,4 +1,4 @@
-"""Spin checks the models of the dial protocol: they have no error, and each rule that a switch breaks is detected.
+"""Spin checks the models of calls: they have no error, and each rule that a switch breaks is detected.
 
 Run by `make model`. It prints a line per run, and exits 0 only if every run has the expected result.
 """
@@ -14,7 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.verification.model.arrows import ASKS_WHETHER_ALL_END, BATCH, DIAL, happenings, with_its_events_told
+from tests.verification.model.arrows import (
+    ASKS_WHETHER_ALL_END,
+    BATCH,
+    CONVERSATION,
+    DIAL,
+    happenings,
+    with_its_events_told,
+)
 
 SAFETY: Mapping[str, str] = {
     "CLAIMS_READ_THEN_WRITE": "a claim reads that the attempt is pending, and writes later",
@@ -50,15 +57,53 @@ BATCHES: Mapping[str, str] = {
     "RECORDS_TRUST_THE_EPOCH": "a record compares the epoch, and not the token",
     "A_FAILED_RECORD_SENDS_AGAIN": "the calls of a record that failed are sent again",
 }
-"""The rule that each switch of a model breaks. BATCHES are those of the model of batches."""
+CONVERSATIONS: Mapping[str, str] = {
+    "A_REPORT_DECIDES_AT_ONCE": "a report decides about the interview before its call has ended",
+    "A_REPORT_DECIDES_TWICE": "the end of a call with a report decides twice",
+    "A_SECOND_REPORT_COUNTS": "a second report replaces the first",
+    "THE_VERDICT_COUNTS_MORE": "the verdict of a machine counts more than a report",
+    "AN_END_WAITS_FOR_NO_VERDICT": "the end of an answered call counts as a person before its verdict",
+    "A_LATE_VERDICT_CHANGES_THE_END": "a verdict changes the end of a call whose report is awaited",
+    "LATE_NEWS_DECIDES": "a late or repeated callback ends the wait for a report",
+    "A_LATE_FAILURE_ENDS_THE_WAIT": "late proof decides while a newer call may be reported",
+    "A_FALLBACK_COUNTS_MORE": "a request for other instructions counts more than a report",
+    "A_LATE_PROOF_IS_FOLLOWED": "a call whose end is proven late is retried",
+    "A_LATE_CALL_BACK_IS_LOST": "a person who named a time is not called, because the end of the call was lost",
+    "A_LATE_CALL_BACK_REOPENS_ANY": "a time that a person named reopens an interview that is completed or cancelled",
+    "A_LATE_CALL_BACK_PASSES_NEWER_CALLS": "a time that a person named is kept although a newer call has ended",
+    "A_FOUND_CALL_IS_NOT_REPORTED": "a report in a live call that was found late is refused",
+    "A_LATE_REFUSAL_IS_REFUSED": "an opt-out is not accepted after another report, a verdict or a lost end",
+    "A_LATE_REFUSAL_LEAVES_THE_RETRY": "a retry stays pending after a late opt-out",
+    "A_REFUSED_CALL_IS_RETRIED": "a late opt-out is followed by another retry",
+    "A_DELETED_INTERVIEW_GOES_ON": "a call follows in a deleted interview",
+    "AN_INVOKE_PASSES_THE_WAIT": "an invoke creates an attempt while a report is awaited",
+    "CLAIMS_PASS_COMMANDS": "an attempt is claimed before a report is applied",
+    "THE_WAIT_PASSES_COMMANDS": "the wait ends while a report that came in time is not applied",
+    "A_WAIT_NEVER_ENDS": "an interview waits forever for a report",
+    "A_LAST_LOOK_FORGETS_REPORTS": "a call rings after an earlier conversation has reported an opt-out",
+}
+"""The rule that each switch of a model breaks. BATCHES and CONVERSATIONS are those of the other two models."""
 
 MISSING = "{} is missing. The model check needs spin and gcc: apt-get install spin gcc (Debian, Ubuntu)"
 _SMALL = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 1}
 _TWO_INTERVIEWS = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 0, "INTERVIEWS": 2}
 _SMALL_BATCHES = {"CLAIMS": 2, "ATTEMPTS": 3}
-_SIZES_OF = {"VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS}
+_SMALL_CONVERSATIONS = {"ATTEMPTS": 2, "COMMANDS": 1}
+_OPT_OUTS = {**_SMALL_CONVERSATIONS, "OPT_OUTS": 1}
+_TECHNICALS = {**_SMALL_CONVERSATIONS, "TECHNICALS": 1}
+_THREE_CALLS = {"ATTEMPTS": 3, "COMMANDS": 1}
+_OF_OPT_OUTS = (
+    *("A_LAST_LOOK_FORGETS_REPORTS", "A_REFUSED_CALL_IS_RETRIED"),
+    *("A_LATE_REFUSAL_IS_REFUSED", "A_LATE_REFUSAL_LEAVES_THE_RETRY"),
+)
+_SIZES_OF = {
+    "VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS,
+    "A_LATE_PROOF_IS_FOLLOWED": _TECHNICALS,
+    "A_LATE_CALL_BACK_PASSES_NEWER_CALLS": _THREE_CALLS,
+    **dict.fromkeys(_OF_OPT_OUTS, _OPT_OUTS),
+}
 """Sizes that broken rules need to be detected. Default: small."""
-_MEGABYTES = 1900
+_MEGABYTES = 2800
 _AT_ONCE = 2
 _DEEPEST = 1_000_000
 
@@ -72,6 +117,8 @@ class Run:
     must_happen: frozenset[str] = frozenset()
     """Events and situations that the run must reach: a situation that never happens is never checked."""
     whether_all_end: bool = False
+    is_breadth_first: bool = False
+    """Search short orders first, for a broken rule whose error the usual search meets late."""
 
     @property
     def defines(self) -> list[str]:
@@ -99,6 +146,7 @@ def all_runs() -> Iterator[Run]:
     events = happenings()
     yield Run(name=f"as it is: each of its {len(events)} events happens", must_happen=events)
     yield from _runs_of_batches()
+    yield from _runs_of_conversations()
     for switch, what in SAFETY.items():
         yield Run(name=f"broken: {what}", sizes=_SIZES_OF.get(switch, _SMALL), broken=switch)
     for switch, what in LIVENESS.items():
@@ -116,12 +164,35 @@ def _runs_of_batches() -> Iterator[Run]:
         yield Run(name=f"batches broken: {what}", model=BATCH, sizes=_SMALL_BATCHES, broken=switch)
 
 
+def _runs_of_conversations() -> Iterator[Run]:
+    events = happenings(CONVERSATION)
+    what = f"two attempts, and each of {len(events)} events happens"
+    yield Run(
+        name=f"conversations as they are: {what}",
+        model=CONVERSATION,
+        sizes=_SMALL_CONVERSATIONS,
+        must_happen=events,
+    )
+    for name, sizes in (("people opt out", _OPT_OUTS), ("conversations fail", _TECHNICALS)):
+        yield Run(name=f"conversations as they are: {name}", model=CONVERSATION, sizes=sizes, must_happen=events)
+    for switch, what in CONVERSATIONS.items():
+        needed = _SIZES_OF.get(switch, _SMALL_CONVERSATIONS)
+        yield Run(
+            name=f"conversations broken: {what}",
+            model=CONVERSATION,
+            sizes=needed,
+            broken=switch,
+            is_breadth_first=needed is _THREE_CALLS,
+        )
+
+
 def check(run: Run, *, is_long: bool = True) -> Found:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         text = with_its_events_told(run.model) if run.must_happen else run.model.read_text(encoding="utf-8")
         (Path(folder) / run.model.name).write_text(text, encoding="utf-8")
         kind = ["-DNFAIR=4"] if run.whether_all_end else ["-DSAFETY"]
+        kind += ["-DBFS"] if run.is_breadth_first else []
         # -o1 disables dead variable analysis, which would make 50 % more states here.
         _made(["spin", "-a", "-o1", *run.defines, run.model.name], folder)
         # Broken rules are detected at once: optimising would take longer than it saves.

@@ -6,10 +6,14 @@ from typing import NamedTuple
 
 DIAL = Path(__file__).parent / "dial.pml"
 BATCH = DIAL.with_name("batch.pml")
+CONVERSATION = DIAL.with_name("conversation.pml")
 _INLINE_OR_ARROW = re.compile(r"^inline (\w+)\(|TAKES\(a, ([A-Z]\w+), ([A-Z]\w+), ([A-Z]\w+)\)", re.MULTILINE)
 _SITUATION = re.compile(r"^inline (\w+)\(\) \{ skip \}$", re.MULTILINE)
 _SWITCH = re.compile(r"^#ifn?def (\w+)$", re.MULTILINE)
-SIZES = {"CLAIMS", "DEATHS", "COMMANDS", "INTERVIEWS", "ATTEMPTS", "FAULTS", "CANCELS", "BLOCKS"}
+SIZES = {
+    *("CLAIMS", "DEATHS", "COMMANDS", "INTERVIEWS", "ATTEMPTS", "FAULTS", "CANCELS", "BLOCKS"),
+    *("OPT_OUTS", "TECHNICALS"),
+}
 ASKS_WHETHER_ALL_END = "LIVENESS"
 
 

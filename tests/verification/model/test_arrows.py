@@ -1,4 +1,4 @@
-"""The models have no arrow that the product lacks, and that of one call has every arrow of a call in progress."""
+"""The models have no arrow that the product lacks, and together have every arrow of a call in progress."""
 
 import os
 import shutil
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.domain.attempt import AttemptState, Phase, Reason
-from scheduler.lifecycle.retries import RETRIED
+from scheduler.domain.attempt import AttemptState, ConversationOutcome, Phase, Reason
+from scheduler.lifecycle.retries import is_retried
 from scheduler.lifecycle.state_machine import ARROWS, CALL_ENDS
 from tests.verification.model import __main__ as checker
 from tests.verification.model.__main__ import (
     BATCHES,
+    CONVERSATIONS,
     LIVENESS,
     MISSING,
     SAFETY,
@@ -23,13 +24,17 @@ from tests.verification.model.__main__ import (
     found_in,
     is_as_it_must_be,
 )
-from tests.verification.model.arrows import BATCH, DIAL, ModelArrow, arrows, happenings, switches, words
+from tests.verification.model.arrows import BATCH, CONVERSATION, DIAL, ModelArrow, arrows, happenings, switches, words
 
 _NOT_IN_THE_MODEL = {reason for reason, state in CALL_ENDS.items() if state is AttemptState.FAILED} - words("reason")
-STANDS_FOR = {"BUSY": _NOT_IN_THE_MODEL & RETRIED, "DECLINED": _NOT_IN_THE_MODEL - RETRIED}
+_RETRIED = {reason for reason in _NOT_IN_THE_MODEL if is_retried(reason)}
+STANDS_FOR = {"BUSY": _RETRIED, "DECLINED": _NOT_IN_THE_MODEL - _RETRIED}
 """Reasons with the same consequences (retried, or not), which the model represents by one of them."""
 LEFT_OUT = {
-    ModelArrow("cancelled", "IN_PROGRESS", "CANCELLED", "COMPANY_DELETED"): "no company is deleted in the model"
+    ModelArrow("cancelled", "IN_PROGRESS", "CANCELLED", "COMPANY_DELETED"): "no company is deleted in the model",
+    ModelArrow(
+        "cause_awaited", "IN_PROGRESS", "IN_PROGRESS", None
+    ): "a failure ends by its first news, which no report can follow",
 }
 
 PRODUCT = {
@@ -44,14 +49,14 @@ PRODUCT = {
 
 
 def in_the_model() -> set[ModelArrow]:
-    """List the model's arrows, and the arrows that they represent."""
+    """List the arrows of a call and of its conversation, and the arrows that they represent."""
     represented = {
         arrow._replace(reason=other)
-        for arrow in arrows()
+        for arrow in arrows() | arrows(CONVERSATION)
         for other in STANDS_FOR.get(arrow.reason or "", set())
         if arrow.event in {"ended", "proven"}
     }
-    return arrows() | represented
+    return arrows() | arrows(CONVERSATION) | represented
 
 
 def test_model_has_no_arrow_that_the_product_lacks() -> None:
@@ -59,12 +64,20 @@ def test_model_has_no_arrow_that_the_product_lacks() -> None:
     assert arrows() - PRODUCT == set()
     assert len(arrows(BATCH)) > 9
     assert arrows(BATCH) - PRODUCT == set()
+    assert len(arrows(CONVERSATION)) > 20
+    assert arrows(CONVERSATION) - PRODUCT == set()
 
 
 def test_model_has_every_arrow_of_a_call_in_progress() -> None:
     of_a_call = {arrow for arrow in PRODUCT if "IN_PROGRESS" in {arrow.source, arrow.target}}
     assert of_a_call - in_the_model() == LEFT_OUT.keys()
     assert not LEFT_OUT.keys() & in_the_model()
+
+
+def test_model_has_every_arrow_of_a_report() -> None:
+    late = {arrow for arrow in PRODUCT if arrow.event in {"reported", "outcome_awaited", "not_reported"}}
+    assert len(late) > 3
+    assert late <= arrows(CONVERSATION)
 
 
 def test_model_has_every_end_that_can_be_proven_late() -> None:
@@ -79,12 +92,16 @@ def test_model_names_are_those_of_the_product() -> None:
     assert words("phase", BATCH) == words("phase")
     assert words("state", BATCH) == words("state")
     assert words("reason", BATCH) <= words("reason")
+    assert words("state", CONVERSATION) == words("state")
+    assert words("reason", CONVERSATION) <= {each.value for each in Reason}
+    assert words("outcome", CONVERSATION) <= {each.value for each in ConversationOutcome}
 
 
 def test_each_switch_of_the_model_has_a_run() -> None:
     assert switches() == SAFETY.keys() | LIVENESS.keys()
     assert switches(BATCH) == BATCHES.keys()
-    for model in (DIAL, BATCH):
+    assert switches(CONVERSATION) == CONVERSATIONS.keys()
+    for model in (DIAL, BATCH, CONVERSATION):
         runs = [run.broken for run in all_runs() if run.broken and run.model == model]
         assert sorted(runs) == sorted(switches(model))
 

@@ -17,8 +17,11 @@ from uuid import UUID
 
 import pytest
 
+from api_shim.schemas.evidence import EvidenceView
 from scheduler.domain.attempt import Reason
 from scheduler.lifecycle.state_machine import CALL_ENDS
+from scheduler.use_cases.operations.evidence import CallEvidence
+from tests.verification.judge import call_evidence
 from tests.verification.judge.evidence import rings_from, rows_of
 from tests.verification.judge.history import History, Patience
 from tests.verification.judge.hours import RingHours, lies_within
@@ -40,6 +43,12 @@ def hours_of(year: Year, rows: Mapping[UUID, Any], calls: list[dict[str, Any]]) 
         instants = {datetime.fromisoformat(call[name]) for name in ("accepted_at", "rang_at") if call[name]}
         for at in sorted(instants):
             yield _ring(year.asked[row.interview_id], row.retry_number, str(call["sid"]), at)
+
+
+def evidence_of(year: Year, attempt_id: UUID) -> dict[str, Any]:
+    """Build the document of a call, as the API shows it."""
+    evidence = CallEvidence(year.tenant.context).of_operator(attempt_id)
+    return dict(EvidenceView.of(evidence).model_dump(mode="json", by_alias=True))
 
 
 def _ring(asked: RequestedCall, retry_number: int, sid: str, at: datetime) -> RingHours:
@@ -101,6 +110,7 @@ def test_year_of_nights_has_no_wrong_lost_or_double_call(postgres_url: str, alou
             until=year.now(),
             patience=Patience(in_flight=timedelta(seconds=1), lateness=timedelta(0), line_gap=POLICY.line_gap),
         )
+        documents = {attempt: evidence_of(year, attempt) for attempt in history.rings_of}
     found = violations(history)
     at_night = tuple(replace(each, at=each.at + timedelta(hours=12)) for each in history.hours)
     at_wrong_times = violations(replace(history, hours=at_night))
@@ -113,6 +123,18 @@ def test_year_of_nights_has_no_wrong_lost_or_double_call(postgres_url: str, alou
     )
     assert found == []
     assert len(at_wrong_times) > len(history.hours) / 4, "the judge must find faults when half a day is added"
+    recorded = {attempt: each for attempt, each in documents.items() if call_evidence.is_recorded(each)}
+    assert len(recorded) > len(documents) * 0.9, "only a process that dies does not record its look"
+    for added in (timedelta(), timedelta(hours=12)):
+        unexplained = [
+            fault
+            for attempt, document in recorded.items()
+            for ring in history.rings_of[attempt]
+            if ring.rang_at is not None  # a call that was cancelled in the carrier's queue is placed again
+            for fault in call_evidence.faults(document, ring.accepted_at + added)
+        ]
+        assert bool(unexplained) == bool(added), unexplained[:5]
+    assert {each["seals"]["state"] for each in documents.values()} == {"WHOLE"}
     assert not {row.state for row in rows.values()} & {"PENDING", "IN_PROGRESS"}, "attempts are still open"
     assert waiting[0][0] == 0
     for row in rows.values():

@@ -54,7 +54,8 @@ def test_outage_loses_only_calls_under_way(
 
 @pytest.mark.timeout(120)
 def test_hanging_call_does_not_delay_other_calls(postgres_url: str) -> None:
-    with working(postgres_url, settling=False, **TIMES) as setup:
+    # The call hangs until all others are placed, which takes four seconds: its timeout would open the breaker.
+    with working(postgres_url, settling=False, **TIMES | {"CARRIER_TOTAL_TIMEOUT_S": "8"}) as setup:
         hanging, *others = bulk_attempts(postgres_url, setup.tenant, PEOPLE, due_at=setup.tenant.now())
         setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
         [[number]] = setup.tenant.ask(

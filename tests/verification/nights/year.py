@@ -26,6 +26,7 @@ from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.persistence.database import Database
+from scheduler.rules.tallies import Sent
 from scheduler.timing import callee_zones
 from scheduler.use_cases.dialling.claim import ToSend
 from scheduler.use_cases.hear import Hear
@@ -43,7 +44,7 @@ from tests.verification.world.workers import callbacks_to
 
 BEGINS = datetime(2027, 1, 4, tzinfo=UTC)
 ENDS = datetime(2028, 1, 4, tzinfo=UTC)
-POLICY = Policy(connect_timeout=timedelta(seconds=1), total_timeout=timedelta(seconds=2))
+POLICY = Policy(connect_timeout=timedelta(seconds=1), total_timeout=timedelta(seconds=2), short_call=timedelta())
 A_DAY = timedelta(days=1)
 A_MONTH = timedelta(days=30)
 A_BATCH = 50
@@ -183,10 +184,11 @@ class Year:
         if self.dice.random() < 0.3:
             self.now.move(timedelta(milliseconds=self.dice.randrange(200)))
         answers = await asyncio.gather(*(self._place(attempt, order) for attempt, order in sent))
+        times = {attempt.id: Sent(lateness=timedelta(), answered_after=0.0, look=order.look) for attempt, order in sent}
         # When the carrier answers this later request, all calls that ring at once have rung.
         await loop.run_in_executor(self.threads, self.carrier.check_health)
         if not died:
-            await loop.run_in_executor(self.threads, self.tenant.dial.record, answers)
+            await loop.run_in_executor(self.threads, self.tenant.dial.record, answers, times)
 
     async def _place(self, attempt: Attempt, order: CallOrder) -> tuple[Attempt, CarrierAnswer]:
         return attempt, await self.line.place(order)
@@ -415,9 +417,9 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
     with ExitStack() as stack:
         carrier = stack.enter_context(a_carrier(calls_per_second=1_000_000_000.0))
         carrier.clock = now
-        database = Database(url, pool_size=12)
-        stack.callback(database.close)
         hasher = Hasher("a pepper for tests")
+        database = Database(url, pool_size=12, history_key=hasher.history_key())
+        stack.callback(database.close)
         companies = {shape.name: _company(database, now, shape) for shape in SHAPES}
         tenant = a_tenant(database, companies[SHAPES[0].name], hasher, now, policy=POLICY, account_sid=ACCOUNT_SID)
         tenants = {name: of_company(tenant, company) for name, company in companies.items()}

@@ -4,9 +4,13 @@
 3,600 people are served. `python -m tests.verification.soak --help` lists the
 options. It prints each fault with its time, the numbers that Jepsen counts, and the growth of connections and memory.
 It exits 1 if a person was rung twice, outside their hours or after a cancel, if a call was lost, if an accepted command
-was never finished, if a partner's receiver missed an event or got it out of order, if a logged alarm was not stored, or
-if the alert rules, evaluated over the recorded metrics, would have paged for more or less than they should. The
-recording is written to `alerts/` in the folder of the run.
+was never finished, if a partner's receiver missed an event or got it out of order, if a logged alarm was not stored, if
+a call without instructions counted as a conversation, if the evidence of a ring does not explain it, or if the alert
+rules, evaluated over the recorded metrics, would have paged for more or less than they should. The recording is written
+to `alerts/` in the folder of the run.
+
+At the end the voice server is dead for half a minute, without other faults. Calls must wait for it, and be placed again
+within 30 s after it answers. `ARGS="--minutes 0 --voice-minutes 60"` makes that an hour, and omits the rest.
 """
 
 import os
@@ -42,6 +46,7 @@ from tests.verification.soak.judgement import Verdict, judge, lines, nearest_ran
 from tests.verification.soak.nemesis import LACKING, NOTICED, UNNOTICED, Nemesis, a_nemesis
 from tests.verification.soak.partners import Partners, partners_of
 from tests.verification.soak.soak_setup import SoakSetup, a_soak_setup, say
+from tests.verification.soak.voice_outage import VoiceOutage, judged, let_it_die
 
 _CALM_S = 15.0
 """Time without faults at the beginning, as the baseline for growth."""
@@ -90,8 +95,9 @@ class Forger:
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="Minutes of load and faults.")] = 5.0,
+    minutes: Annotated[float, typer.Option(help="Minutes of load and faults. 0: none.")] = 5.0,
     rate: Annotated[float, typer.Option(help="Interviews requested per second.")] = 20.0,
+    voice_minutes: Annotated[float, typer.Option(help="Minutes without the voice server, after the faults.")] = 0.5,
     seed: Annotated[int | None, typer.Option(help="Seed of people and faults. Default: random.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Folder for logs and data. Default: a temporary one.")] = None,
 ) -> None:
@@ -107,27 +113,48 @@ def main(
             partners_of(setup, chosen) as partners,
             a_nemesis(setup, chosen, say) as nemesis,
         ):
-            verdict = soak(setup, nemesis, partners, seed=chosen, rate=rate, seconds=minutes * 60)
+            lengths = Lengths(seconds=minutes * 60, voice_s=voice_minutes * 60)
+            verdict = soak(setup, nemesis, partners, seed=chosen, rate=rate, lengths=lengths)
     say("clean" if verdict.is_clean else "NOT CLEAN")
     sys.exit(0 if verdict.is_clean else 1)
 
 
-def soak(setup: SoakSetup, nemesis: Nemesis, partners: Partners, *, seed: int, rate: float, seconds: float) -> Verdict:
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """The lengths of the parts of a run."""
+
+    seconds: float
+    """Of load and faults. 0 omits them."""
+    voice_s: float
+    """Of the outage of the voice server. 0 omits it."""
+
+
+def soak(
+    setup: SoakSetup, nemesis: Nemesis, partners: Partners, *, seed: int, rate: float, lengths: Lengths
+) -> Verdict:
     gauges = Gauges(setup)
     forger = Forger(setup, random.Random(seed))
     ends = Ends(setup)
     setup.meanwhile += [gauges.read, forger.forge, ends.look]
     with Recorder(setup.whole.running.apiUrl) as recorder:
-        with a_hostile_company(setup) as hostile:
-            _break_everything(setup, nemesis, seed=seed, rate=rate, seconds=seconds)
-        say(f"the hostile company sent {hostile.sent} commands and is deleted now")
+        if lengths.seconds:
+            with a_hostile_company(setup) as hostile:
+                _break_everything(setup, nemesis, seed=seed, rate=rate, seconds=lengths.seconds)
+            say(f"the hostile company sent {hostile.sent} commands and is deleted now")
         is_quiet = setup.until(setup.is_quiet, seconds=_PATIENCE_S)
+        outage = _end_voice_server(setup, seed=seed, rate=rate, seconds=lengths.voice_s) if lengths.voice_s else None
+        is_quiet = is_quiet and setup.until(setup.is_quiet, seconds=_PATIENCE_S)
         say("all finished" if is_quiet else "NOT FINISHED")
         missing, before = _wait_for_alarms(setup, nemesis, ends, recorder)
     is_quiet = is_quiet and setup.until(partners.is_quiet, seconds=_PATIENCE_S)
     setup.meanwhile.clear()
     verdict = judge(setup, len(forger.heard))
-    verdict.faults["partners"] += partners.faults()
+    if lengths.seconds:  # only those people belong to the company of the partners
+        verdict.faults["partners"] += partners.faults()
+    if outage is not None:
+        of_voice = judged(outage)
+        verdict.faults["voice server"] += of_voice.faults
+        verdict.notes += of_voice.lines
     if not is_quiet:
         verdict.faults["stuck"].append(f"not finished {_PATIENCE_S:.0f} s after the last fault")
     if nemesis.wrong_clock == UNNOTICED or (nemesis.wrong_clock == LACKING and os.environ.get("CI") == "true"):
@@ -160,9 +187,20 @@ def _break_everything(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: fl
         nemesis.strike()
         setup.pause(nemesis.dice.uniform(*_BETWEEN_BLOWS_S))
     setup.at_carrier("DELETE", "/outage")
+    setup.at_carrier("DELETE", "/voice/outage")
     say(f"{len(setup.blows)} faults in {monotonic() - began:.0f} s, all healed now")
     setup.until(lambda: setup.loads[0].is_over, seconds=_PATIENCE_S)
     say(f"all requested {monotonic() - began:.0f} s after the first request")
+
+
+def _end_voice_server(setup: SoakSetup, *, seed: int, rate: float, seconds: float) -> VoiceOutage:
+    """End the voice server for a while, with no other fault."""
+    say(f"the voice server dies for {seconds:.0f} s")
+    began_at = setup.whole.now()
+    outage = let_it_die(setup, seed=seed, rate=rate, seconds=seconds, at_once=_AT_ONCE)
+    setup.note("voice server dead", began_at, hurts_diallers=False)
+    say("all calls that waited for the voice server have been placed")
+    return outage
 
 
 def _wait_for_alarms(

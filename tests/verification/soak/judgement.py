@@ -14,6 +14,7 @@ from tests.verification.judge.hours import WEEK, Hours, RingHours
 from tests.verification.judge.violations import AFTER, DOUBLE, EARLY, LOST, OUTSIDE, UNEXPLAINED, violations
 from tests.verification.soak.callers import ACCEPTED, Question
 from tests.verification.soak.people import NEVER_LISTED, Person
+from tests.verification.soak.ring_evidence import judge_evidence, rung_from
 from tests.verification.soak.soak_setup import LATE_OPENING, LEASE_S, TIMES, Blow, SoakSetup
 
 _CONSENT_UNTIL = date(2030, 1, 1)
@@ -32,6 +33,7 @@ _DIALLER = "its dialler ended, or had no database, between the claim and the rec
 ZEROS = (
     *(LOST, DOUBLE, OUTSIDE, AFTER, EARLY, "stuck", "accepted and never finished", "told and not there", UNEXPLAINED),
     *("undecided and unexplained", "forged and heard", "wrong clock", "alerts", "partners"),
+    *("unlike Twilio", "without a conversation", "voice server", "evidence"),
 )
 
 
@@ -44,6 +46,8 @@ class Verdict:
     """Per verb: asked, ok, fail, info (no response)."""
     rings: int = 0
     attempts: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    """Lines for the reader, with what is not a fault."""
 
     @property
     def is_clean(self) -> bool:
@@ -55,6 +59,7 @@ def judge(setup: SoakSetup, forged_and_heard: int) -> Verdict:
     whole = setup.whole
     questions = [question for load in setup.loads for question in load.told()[0]]
     all_people = {person.turn: person for load in setup.loads for person in load.people}
+    by_number = {person.number: person for person in all_people.values()}
     ledger = setup.at_carrier("GET", "/ledger").json()["rings"]
     requests = setup.at_carrier("GET", "/requests").json()["requests"]
     rows = rows_of(whole.running.databaseUrl)
@@ -62,7 +67,7 @@ def judge(setup: SoakSetup, forged_and_heard: int) -> Verdict:
         attempts=rows,
         rings=rings_from(ledger),
         asked=tuple(_asked(question) for question in questions if question.told_at is not None),
-        hours=tuple(_hours_of(ledger, {person.number: person for person in all_people.values()})),
+        hours=tuple(_hours_of(ledger, by_number)),
         clocks=whole.running.databaseUrl,
         until=whole.now(),
         patience=_PATIENCE,
@@ -73,6 +78,12 @@ def judge(setup: SoakSetup, forged_and_heard: int) -> Verdict:
         verdict.faults[found.kind.heading].append(f"{found.kind}: {found.about} {found.why}")
     _of_the_carrier(verdict, setup)
     _of_what_is_there(verdict, setup, questions, rows)
+    booked = {each for (each,) in whole.rows("SELECT attempt_id FROM usage")}
+    completed = {each for (each,) in whole.rows("SELECT id FROM interviews WHERE status = 'COMPLETED'")}
+    of_conversations(verdict, rows, ledger, booked=booked, completed=completed)
+    evidence = judge_evidence(setup, list(rung_from(ledger, rows, by_number)))
+    verdict.faults["evidence"] += evidence.faults
+    verdict.notes.append(evidence.line)
     causes = dict(
         whole.rows(
             "SELECT attempt_id, (array_agg(detail->>'cause' ORDER BY id DESC))[1] FROM attempt_history"
@@ -105,6 +116,7 @@ def _of_the_carrier(verdict: Verdict, setup: SoakSetup) -> None:
     said = setup.at_carrier("GET", "/verdict").json()
     for name in ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once"):
         verdict.faults[DOUBLE] += [f"the carrier reports {name}: {each}" for each in said[name]]
+    verdict.faults["unlike Twilio"] += said["unlike_twilio"]
     if said["alive"]:
         verdict.faults["stuck"].append(f"{said['alive']} calls are still alive at the carrier")
 
@@ -175,6 +187,36 @@ def _of_what_is_there(verdict: Verdict, setup: SoakSetup, questions: Sequence[Qu
         verdict.faults["stuck"].append(f"a company is paused: {reason}")
 
 
+def of_conversations(
+    verdict: Verdict,
+    rows: Sequence[Row],
+    ledger: Sequence[Mapping[str, Any]],
+    *,
+    booked: Collection[UUID],
+    completed: Collection[UUID],
+) -> None:
+    """Compare results with the conversations at the carrier: calls that were answered and got instructions.
+
+    `booked` are attempts with usage, and `completed` are interviews.
+    """
+    had = {ring["token"] for ring in ledger if ring["instructed"]}
+    conversed = {row.id for row in rows if any(claim.token in had for claim in row.claims)}
+    interviews = {row.interview_id for row in rows if row.id in conversed}
+    faults = verdict.faults["without a conversation"]
+    faults += [f"attempt {row.id} is COMPLETED" for row in rows if row.state == "COMPLETED" and row.id not in conversed]
+    faults += [f"attempt {each} is booked" for each in booked if each not in conversed]
+    faults += [f"interview {each} is COMPLETED" for each in completed if each not in interviews]
+    faults += [
+        f"attempt {row.id} is INSTRUCTIONS_FAILED, but had instructions"
+        for row in rows
+        if row.reason == "INSTRUCTIONS_FAILED" and row.id in conversed
+    ]
+    without = sum(ring["instructed"] is False for ring in ledger)
+    verdict.notes.append(
+        f"{len(had)} conversations, {without} answered calls without instructions, {len(booked)} bookings"
+    )
+
+
 def of_the_undecided(
     verdict: Verdict,
     rows: Sequence[Row],
@@ -228,6 +270,7 @@ def lines(verdict: Verdict) -> Iterator[str]:
     for verb, counted in sorted(verdict.numbers.items()):
         yield f"{verb:34} " + " ".join(f"{counted[each]:>7}" for each in ("asked", "ok", "fail", "info"))
     yield f"{verdict.rings} rings; attempts: " + ", ".join(f"{n} {what}" for what, n in verdict.attempts.most_common())
+    yield from verdict.notes
     for heading, faults in verdict.faults.items():
         yield f"{heading:34} {len(faults):>7}"
         yield from (f"    {each}" for each in faults[:10])

@@ -72,6 +72,8 @@ class Nemesis:
         for kind in ("503", "429", "drop", "hang", "refuse", "401"):
             yield partial(self.carrier_down, kind, self.dice.uniform(1, 5))
         yield partial(self.carrier_down, "uplink", self.dice.uniform(5, 15))
+        for answers_probes in (False, True):
+            yield partial(self.voice_server_down, self.dice.uniform(5, 15), answers_probes=answers_probes)
         for fault in (self.kill_redis, self.flush_redis, self.freeze_redis, self.garbage, self.flush_redis):
             yield fault
         for fault in (self.kill_postgres, self.freeze_postgres, self.cut_commits, self.cut_commits):
@@ -235,6 +237,15 @@ class Nemesis:
         self.setup.at_carrier("POST", "/outage", {"kind": kind, "for_s": seconds})
         self.setup.pause(seconds)
         return f"carrier down: {kind}, {seconds:.1f} s"
+
+    # ---- the voice server
+
+    def voice_server_down(self, seconds: float, *, answers_probes: bool) -> str:
+        """Let answered calls get no instructions. A server that answers probes makes each trial call fail."""
+        self.setup.at_carrier("POST", "/voice/outage", {"answers_probes": answers_probes})
+        self.setup.pause(seconds)
+        self.setup.at_carrier("DELETE", "/voice/outage")
+        return f"voice server {'fails and answers probes' if answers_probes else 'down'}, {seconds:.1f} s"
 
 
 def _fake_time() -> Path | None:

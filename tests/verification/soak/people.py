@@ -6,24 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 BRATISLAVA, KOLKATA = "Europe/Bratislava", "Asia/Kolkata"
-_SHORT = {"ring_s": 0.3, "talk_s": 0.7}
+SHORT: Mapping[str, float] = {"ring_s": 0.3, "talk_s": 1.7, "error_s": 0.2}
+"""The seconds of each call at the carrier."""
 
 BEHAVIOURS: Mapping[str, tuple[float, Sequence[Mapping[str, Any]]]] = {
     "answered": (76, []),
-    "busy": (3, [{**_SHORT, "outcome": "busy"}]),
-    "voicemail": (2, [{**_SHORT, "outcome": "voicemail"}]),
-    "declined": (1, [{**_SHORT, "outcome": "declined"}]),
-    "bad number": (1, [{**_SHORT, "fault": "refuse", "code": 21211}]),
-    "slow": (2, [{**_SHORT, "fault": "slow", "delay_s": 1.0}]),
-    "callbacks doubled": (4, [{**_SHORT, "callbacks": "doubled"}]),
-    "callbacks reordered": (4, [{**_SHORT, "callbacks": "reordered"}]),
-    "callbacks dropped": (2, [{**_SHORT, "callbacks": "none"}]),
-    "429": (1, [{**_SHORT, "fault": "429"}]),
-    "accept then 500": (0.05, [{**_SHORT, "fault": "accept_then_500"}]),
-    "accept and silence": (0.05, [{**_SHORT, "fault": "accept_and_silence", "callbacks": "reordered"}]),
-    "late accept": (0.05, [{**_SHORT, "fault": "late_accept", "delay_s": 4.0}]),
-    "refuse 500": (0.05, [{**_SHORT, "fault": "refuse_500"}]),
-    "drop": (0.05, [{**_SHORT, "fault": "drop"}]),
+    "busy": (3, [{**SHORT, "outcome": "busy"}]),
+    "voicemail": (2, [{**SHORT, "outcome": "voicemail"}]),
+    "declined": (1, [{**SHORT, "outcome": "declined"}]),
+    "bad number": (1, [{**SHORT, "fault": "refuse", "code": 21211}]),
+    "slow": (2, [{**SHORT, "fault": "slow", "delay_s": 1.0}]),
+    "callbacks doubled": (4, [{**SHORT, "callbacks": "doubled"}]),
+    "callbacks reordered": (4, [{**SHORT, "callbacks": "reordered"}]),
+    "callbacks dropped": (2, [{**SHORT, "callbacks": "none"}]),
+    "429": (1, [{**SHORT, "fault": "429"}]),
+    "accept then 500": (0.05, [{**SHORT, "fault": "accept_then_500"}]),
+    "accept and silence": (0.05, [{**SHORT, "fault": "accept_and_silence", "callbacks": "reordered"}]),
+    "late accept": (0.05, [{**SHORT, "fault": "late_accept", "delay_s": 4.0}]),
+    "refuse 500": (0.05, [{**SHORT, "fault": "refuse_500"}]),
+    "drop": (0.05, [{**SHORT, "fault": "drop"}]),
 }
 """Weight of each behaviour, and the carrier's rules for a person's first call. Later calls are answered.
 

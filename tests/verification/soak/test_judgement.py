@@ -1,5 +1,6 @@
 """The soak's judgement reports each kind of fault, and accepts runs without one."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -13,7 +14,13 @@ from tests.verification.judge.history import Claim, Row
 from tests.verification.soak.__main__ import a_form
 from tests.verification.soak.callers import Order, Question
 from tests.verification.soak.gauges import Gauges, Reading
-from tests.verification.soak.judgement import Verdict, lines, of_the_undecided, of_what_was_told
+from tests.verification.soak.judgement import (
+    Verdict,
+    lines,
+    of_conversations,
+    of_the_undecided,
+    of_what_was_told,
+)
 from tests.verification.soak.people import BEHAVIOURS, Person, alike, people
 from tests.verification.soak.soak_setup import LEASE_S, STARTS_AT, Blow
 
@@ -125,6 +132,28 @@ def test_expected_response_is_not_a_fault(told: dict[str, object]) -> None:
     verdict = Verdict()
     of_what_was_told(verdict, [a_question(**told)], {"an interview"})
     assert verdict.is_clean
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "instructed", "faults"),
+    [
+        pytest.param("COMPLETED", "ANSWERED", True, 0, id="a conversation"),
+        pytest.param("FAILED", "INSTRUCTIONS_FAILED", False, 0, id="no instructions, and called failed"),
+        pytest.param("COMPLETED", "ANSWERED", False, 3, id="no instructions, and called a conversation"),
+        pytest.param("COMPLETED", "ANSWERED", None, 3, id="no answer, and called a conversation"),
+        pytest.param("FAILED", "INSTRUCTIONS_FAILED", True, 1, id="a conversation, and called failed"),
+    ],
+)
+def test_results_are_compared_with_conversations(state: str, reason: str, instructed: bool | None, faults: int) -> None:
+    """Without a conversation, attempt, booking and interview are each a fault."""
+    row = replace(an_unknown("a token"), state=state, reason=reason)
+    counted = {row.id: row.interview_id} if state == "COMPLETED" else {}
+    verdict = Verdict()
+    ring = {"token": "a token", "instructed": instructed}
+    of_conversations(verdict, [row], [ring], booked=counted.keys(), completed=list(counted.values()))
+    assert [(name, len(found)) for name, found in verdict.faults.items() if found] == (
+        [("without a conversation", faults)] if faults else []
+    )
 
 
 def test_forged_callback_is_correct_except_for_its_signature() -> None:

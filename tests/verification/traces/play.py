@@ -7,8 +7,9 @@ from typing import Any
 
 from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.domain.attempt import Attempt, Claimed, Event, LegSeen, Phase, Progressed, ProofMissing
-from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder
+from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, MachineDetection
 from scheduler.lifecycle import decisions, settling
+from scheduler.lifecycle.call_reasons import names_no_cause
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.state_machine import arrow_of, evolve, is_busy
@@ -18,7 +19,7 @@ from tests.verification.carrier.scripted import ACCOUNT, ENDS, Callback, Scripte
 from tests.verification.traces.trace import Answered, Kind, Outcome, Poll, Told, Trace
 
 FOR_YEARS = timedelta(days=3650)
-POLICY = Policy()
+POLICY = Policy(short_call=timedelta())
 CALLBACKS = TwilioCallbacks(ACCOUNT)
 _A_MOMENT = timedelta(seconds=1)
 """Time between two events."""
@@ -104,7 +105,7 @@ class PureCall(Play):
             token="a token",
             ring_timeout=POLICY.ring_timeout,
             time_limit=POLICY.max_call,
-            machine_detection=True,
+            machine_detection=MachineDetection.SYNC,
         )
         self.take(Claimed(token=order.token, lease_until=self.now() + POLICY.lease))
         sid, attempt = self.play(kind, trace, order), self.attempt
@@ -165,4 +166,4 @@ class PureCall(Play):
         found = settling.on_listing(self.attempt, listed, self.now(), POLICY)
         if not isinstance(found, CallNews):
             return None
-        return queries.fetch(leg.sid) if decisions.names_no_cause(found) else found
+        return queries.fetch(leg.sid) if names_no_cause(found) else found

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from scheduler.domain.attempt import Created
 from scheduler.domain.call import Schedule
-from scheduler.persistence.attempt_rows import columns_of, history_row
+from scheduler.persistence.attempt_rows import columns_of, sealed
 from tests.support.builders import FOREVER, Tenant, a_number, a_schedule, an_unsaved_attempt
 
 A_FEW = 100
@@ -95,6 +95,7 @@ def _rows_of(call: NewCall) -> dict[str, dict[str, Any]]:
         manual=call.kind.manual,
         retry_number=call.kind.retry_number,
     )
+    attempt, history = sealed(tenant.hasher.history_key(), None, attempt, Created(), "a test")
     common = {"company_id": tenant.company_id, "created_at": attempt.created_at, "updated_at": attempt.updated_at}
     return {
         "candidates": {
@@ -121,5 +122,5 @@ def _rows_of(call: NewCall) -> dict[str, dict[str, Any]]:
             **common,
         },
         "attempts": columns_of(attempt),
-        "attempt_history": history_row(None, attempt, Created(), "a test"),
+        "attempt_history": history,
     }

@@ -69,7 +69,8 @@ def environment_of(postgres_url: str, carrier: SimulatedCarrier, **settings: str
 def a_company(environment: Mapping[str, str], *, pool_size: int = 8, **company: Any) -> Iterator[Tenant]:
     """Create a company that may call at any time. `company` contains its other settings."""
     settings = Settings(**{name.lower(): value for name, value in environment.items()})  # type: ignore[arg-type]
-    with closing(Database(environment["DATABASE_URL"], pool_size=pool_size)) as database:
+    key = Hasher(PEPPER).history_key()
+    with closing(Database(environment["DATABASE_URL"], pool_size=pool_size, history_key=key)) as database:
         yield a_tenant(
             database,
             seed(database, real_now(), intervals=ALWAYS, **company),

@@ -46,6 +46,8 @@ SETTINGS = {
     "CARRIER_CONNECT_TIMEOUT_S": "0.5",
     "RING_TIMEOUT_S": "2",
     "LINE_GAP_S": "1",
+    "SHORT_CALL_S": "0",
+    "OUTCOME_WAIT_S": "5",
 }
 """The account's limits, and the protocol's times, all scaled down. `Policy` rejects combinations in an unsafe order."""
 LONGER = {"DIAL_LEASE_S": "5", "SETTLE_S": "8", "CARRIER_TOTAL_TIMEOUT_S": "1.5"}

@@ -1,0 +1,263 @@
+"""Conversations: which reports of their outcomes are accepted, and what follows from an outcome."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from scheduler.domain.attempt import (
+    Attempt,
+    AttemptState,
+    ConversationOutcome,
+    Ended,
+    Event,
+    ProofMissing,
+    Proven,
+    Reason,
+)
+from scheduler.domain.call import CallProgress, Schedule, ScheduleWarning
+from scheduler.domain.command import ReportOutcome, Request
+from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.refusals import (
+    CallNotAnswered,
+    OffsetMustMatchNumber,
+    OutcomeReported,
+    Refused,
+    TimezoneUnknown,
+    TooManyCallBacks,
+)
+from scheduler.lifecycle import scheduling
+from scheduler.lifecycle.policy import CALL_BACK_GAP, MAX_AHEAD, Policy
+from scheduler.lifecycle.scheduling import Callee
+from scheduler.lifecycle.state_machine import MAY_HAVE_BEEN_ANSWERED, REFUSALS, has_live_leg, is_awaited
+
+MOST_CALL_BACKS = 3
+"""Calls of a chain that follow from a time that the person named."""
+
+
+# --- Reports
+
+
+def is_lasting(request: Request) -> bool:
+    """Return whether a request reports that a number is not to be called again.
+
+    It is noted also for a deleted interview or attempt, because the person may be called by another interview.
+    """
+    return isinstance(request, ReportOutcome) and request.outcome in REFUSALS  # guard: refusal_of_deleted
+
+
+def refused_by(request: Request) -> UUID | None:
+    """Find the attempt whose number is not to be called again, says the request. None for all other requests."""
+    return request.attempt_id if isinstance(request, ReportOutcome) and is_lasting(request) else None
+
+
+def is_new_report(
+    attempt: Attempt, outcome: ConversationOutcome, call_back_at: str | None = None, note: str | None = None
+) -> bool:
+    """Return False if the same was reported before, with the same note.
+
+    A call whose wait for a report is over, or that needed none, is finished. Raises OutcomeReported with the first
+    outcome; CallNotAnswered; TooManyCallBacks. A refusal of the number is always new: a person who asks for no further
+    calls is not called again, whatever was reported or known before.
+    """
+    first = _first_report(attempt)
+    if first == (outcome, call_back_at) and attempt.outcome_note == note:
+        return False
+    if _is_refusal(attempt, outcome):  # guard: lasting_refusal
+        return True
+    if first is not None:
+        raise OutcomeReported(outcome=first[0].value, callBackAt=first[1])
+    if not is_awaited(attempt) and not _is_conversation(attempt):  # guard: report_before_answer
+        raise CallNotAnswered(status=attempt.state.value, reasonCode=attempt.reason and attempt.reason.value)
+    if outcome is ConversationOutcome.CALL_BACK and attempt.call_backs >= MOST_CALL_BACKS:  # guard: call_backs
+        raise TooManyCallBacks(limit=MOST_CALL_BACKS)
+    return True
+
+
+def _is_refusal(attempt: Attempt, outcome: ConversationOutcome) -> bool:
+    """Return whether this is a refusal of the number by a call that was answered, or may have been.
+
+    WRONG_PERSON does not replace OPTED_OUT, which blocks more. The same refusal with another note replaces nothing.
+    """
+    if outcome not in REFUSALS:
+        return False
+    if attempt.outcome in {outcome, ConversationOutcome.OPTED_OUT}:  # guard: stronger_refusal
+        return False
+    if attempt.state is AttemptState.IN_PROGRESS:
+        return _was_answered(attempt)
+    return attempt.reason is Reason.ANSWERED or attempt.reason in MAY_HAVE_BEEN_ANSWERED
+
+
+def is_refused(chain: Iterable[Attempt], number_hash: bytes) -> bool:
+    """Return whether a conversation of the chain has reported that this number is not to be called again."""
+    return any(
+        each.outcome is ConversationOutcome.OPTED_OUT
+        or (each.outcome is ConversationOutcome.WRONG_PERSON and each.number_hash == number_hash)
+        for each in chain
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberRefusal:
+    """A reported refusal of a number, by any call of an interview."""
+
+    interview_id: UUID
+    outcome: ConversationOutcome
+    outcome_at: datetime
+    number_hash: bytes | None = field(repr=False)
+
+
+def is_refused_meanwhile(refusals: Iterable[NumberRefusal], chain: Iterable[Attempt], number_hash: bytes) -> bool:
+    """Return whether this number was refused by any call, or any number by an opt-out since the chain began.
+
+    A client that invoked the chain after the opt-out has decided to call another number.
+    """
+    began_at = min(each.created_at for each in chain)
+    return any(
+        each.number_hash == number_hash
+        or (each.outcome is ConversationOutcome.OPTED_OUT and each.outcome_at >= began_at)  # guard: refused_meanwhile
+        for each in refusals
+    )
+
+
+def ends_unreported(attempt: Attempt, happened: Sequence[Event]) -> bool:
+    """Return whether these events end a call that was answered and whose conversation has not reported an outcome."""
+    ends = any(isinstance(each, Ended | Proven | ProofMissing) for each in happened)
+    return ends and attempt.outcome is None and _is_conversation(attempt)
+
+
+def _is_conversation(attempt: Attempt) -> bool:
+    is_live = attempt.state is AttemptState.IN_PROGRESS or has_live_leg(attempt)
+    return is_live and _was_answered(attempt)
+
+
+def _was_answered(attempt: Attempt) -> bool:
+    """Return whether a live call was answered. Its end may be known, and wait for the verdict of a machine."""
+    return attempt.heard_rank is CallProgress.ANSWERED or attempt.hung_up_at is not None
+
+
+def _first_report(attempt: Attempt) -> tuple[ConversationOutcome, str | None] | None:
+    if attempt.outcome is not None:
+        return attempt.outcome, None if attempt.call_back is None else attempt.call_back.requested
+    if attempt.reason is Reason.ANSWERED and not is_awaited(attempt):
+        return ConversationOutcome.FINISHED, None
+    return None
+
+
+# --- After the end of a call with a report
+
+
+_RETRIED_LIKE = {
+    ConversationOutcome.SCREENED: Reason.VOICEMAIL,
+    ConversationOutcome.HUNG_UP_EARLY: Reason.NO_ANSWER,
+    ConversationOutcome.TECHNICAL: Reason.CARRIER_ERROR,
+}
+"""Outcomes that are retried, each with the delays of `retryPolicy` for a similar reason."""
+
+
+def cause_of_retry(ended: Attempt) -> Reason | None:
+    """Find the reason by which `retryPolicy` plans the retry of an attempt. None if it has no retry.
+
+    That is an answered call without a reason for one, and any call after which the number is not called again.
+    """
+    if ended.outcome in REFUSALS:  # guard: refused_retry
+        return None
+    if ended.reason is Reason.ANSWERED:
+        return None if ended.outcome is None else _RETRIED_LIKE.get(ended.outcome)
+    return ended.reason
+
+
+def retries_before(ended: Attempt) -> int:
+    """Count the retries of the chain that were used up. A call at a time that the person named uses up none."""
+    return ended.retry_number - ended.call_backs
+
+
+def status_of_answered(attempt: Attempt) -> InterviewStatus:
+    """Decide the status of the interview after an answered call, if no other attempt follows."""
+    match attempt.outcome:
+        case None | ConversationOutcome.FINISHED:
+            return InterviewStatus.COMPLETED
+        case ConversationOutcome.OPTED_OUT:
+            return InterviewStatus.CANCELLED
+        case _:
+            return InterviewStatus.FAILED
+
+
+def is_unfinished(ended: Attempt) -> bool:
+    """Return whether a call that has ended leaves its interview open to another one."""
+    if ended.reason is Reason.ANSWERED:
+        return status_of_answered(ended) is InterviewStatus.FAILED
+    return ended.state is AttemptState.FAILED
+
+
+def calls_back(ended: Attempt) -> bool:
+    """Return whether the person has named a time for the next call."""
+    return ended.reason is Reason.ANSWERED and ended.outcome is ConversationOutcome.CALL_BACK
+
+
+def is_proven_in_time(ended: Attempt, now: datetime) -> bool:
+    """Return whether late proof comes by the time that the person named. Later, they expect no call any longer."""
+    return ended.call_back is not None and now <= ended.call_back.earliest_at
+
+
+def next_call_back(
+    ended: Attempt, callee: Callee, expires_at: datetime, now: datetime, policy: Policy
+) -> tuple[Schedule, tuple[ScheduleWarning, ...]] | None:
+    """Plan the call at the time that the person named, by the present rules. None: it is not possible any longer.
+
+    The time was possible when it was reported. The call may have lasted beyond it, and settings may have changed.
+    """
+    asked = ended.call_back
+    if asked is None or callee.number is None:
+        return None
+    start = max(asked.earliest_at, now)
+    try:
+        following = replace(ended, schedule=asked)
+        clock = scheduling.present_clock(following, callee)
+        following = replace(following, schedule=replace(asked, clock=clock))
+        clocks = scheduling.deciding_clocks(following, callee, start)
+        due_at = scheduling.next_opening(clocks, callee.settings, start, policy)
+        if due_at is None or due_at + policy.room >= expires_at:
+            return None
+        clocks = scheduling.deciding_clocks(following, callee, due_at)
+        if scheduling.consent_is_over_on_any(clocks, callee.consent_until, due_at):
+            return None
+        warnings = scheduling.offset_warnings(clock, callee, due_at)
+    except (TimezoneUnknown, OffsetMustMatchNumber):
+        return None
+    schedule = scheduling.schedule_on(
+        clock, callee, requested=asked.requested, due_at=due_at, earliest_at=asked.earliest_at
+    )
+    return schedule, warnings
+
+
+_A_DAY = timedelta(days=1)
+
+
+def last_possible(
+    text: str, callee: Callee, expires_at: datetime | None, now: datetime, policy: Policy
+) -> dict[str, str | None]:
+    """Find a time instead of one that is too late: within the last day on which the person may be called back.
+
+    It is earlier than the time that the person named. Null: no call back is possible any longer.
+    """
+    first, latest = now + CALL_BACK_GAP, now + MAX_AHEAD
+    start = latest if expires_at is None else min(latest, expires_at)
+    while start > first:
+        start = max(start - _A_DAY, first)
+        found = scheduling.next_allowed(text, callee, start, policy)
+        if _is_possible(found["nextAllowedScheduledAt"], callee, expires_at, now, policy):
+            return found
+    return {"nextAllowedAt": None, "nextAllowedScheduledAt": None}
+
+
+def _is_possible(text: str | None, callee: Callee, expires_at: datetime | None, now: datetime, policy: Policy) -> bool:
+    if text is None:
+        return False
+    try:
+        schedule, _ = scheduling.on_request(text, callee, now, policy)
+        if expires_at is not None:
+            scheduling.must_open_before(expires_at, schedule.due_at, policy)
+    except Refused:
+        return False
+    return True

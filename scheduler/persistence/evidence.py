@@ -1,0 +1,91 @@
+"""The evidence of a call: the stored history of an attempt with its seals, and the other parts of the document."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from scheduler.domain.evidence import CallbackReceipt, SealedEntry
+from scheduler.persistence.rows import AnyRow, from_row
+from scheduler.persistence.store import Store
+
+MOST_ENTRIES = 1000
+"""Earlier entries of a history are not shown. A call has about twenty."""
+MOST_CALLBACKS = 100
+"""More callbacks of an attempt are not shown. A call has about five."""
+_LISTED = text("""
+    SELECT a.id
+    FROM attempts a
+    JOIN interviews i ON i.id = a.interview_id
+    WHERE a.id = :id AND a.company_id = :company_id AND a.deleted_at IS NULL AND i.deleted_at IS NULL
+""")
+_STORED = text("""
+    SELECT a.epoch AS last_number, a.history_seal AS closing_seal, a.schedule,
+           p.gdpr_expiry_date AS consent_until, p.erased_at IS NOT NULL AS person_erased
+    FROM attempts a
+    JOIN interviews i ON i.id = a.interview_id
+    JOIN candidates p ON p.id = i.candidate_id
+    WHERE a.id = :id
+""")
+_HISTORY = text("""
+    SELECT attempt_id, epoch AS number, at, event, from_state, to_state, reason, actor, detail, seal
+    FROM attempt_history
+    WHERE attempt_id = :id
+    ORDER BY id DESC
+    LIMIT :limit
+""")
+_CALLBACKS = text("""
+    SELECT e.received_at, e.heard_at AS processed_at
+    FROM attempt_tokens t
+    JOIN carrier_events e ON e.token = t.token
+    WHERE t.attempt_id = :id
+    ORDER BY e.received_at, e.id
+    LIMIT :limit
+""")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredEvidence:
+    """The parts of an evidence in the rows of an attempt, its interview and its candidate."""
+
+    last_number: int
+    closing_seal: bytes | None = field(repr=False)
+    schedule: Mapping[str, Any] = field(repr=False)
+    """In its stored form."""
+    consent_until: date
+    person_erased: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredHistory:
+    entries: Sequence[SealedEntry]
+    """Oldest first."""
+    is_cut: bool
+    """Earlier entries are stored and were not read."""
+
+
+class EvidenceRows(Store):
+    def is_listed(self, company_id: UUID, attempt_id: UUID) -> bool:
+        """Return True if the company has that attempt, and neither it nor its interview was deleted."""
+        return self._is_any(_LISTED, {"company_id": company_id, "id": attempt_id})
+
+    def stored(self, attempt_id: UUID) -> StoredEvidence:
+        """Read what belongs to an existing attempt."""
+        return from_row(StoredEvidence, self._connection.execute(_STORED, {"id": attempt_id}).one())
+
+    def history(self, attempt_id: UUID) -> StoredHistory:
+        """Read the newest entries of the history as they are stored."""
+        newest = self._all(_entry, _HISTORY, {"id": attempt_id, "limit": MOST_ENTRIES + 1})
+        return StoredHistory(entries=newest[:MOST_ENTRIES][::-1], is_cut=len(newest) > MOST_ENTRIES)
+
+    def callbacks(self, attempt_id: UUID) -> Sequence[CallbackReceipt]:
+        """List the receipts of the attempt's callbacks, oldest first. They are kept for 30 days."""
+        return self._all(partial(from_row, CallbackReceipt), _CALLBACKS, {"id": attempt_id, "limit": MOST_CALLBACKS})
+
+
+def _entry(row: AnyRow) -> SealedEntry:
+    return from_row(SealedEntry, row)

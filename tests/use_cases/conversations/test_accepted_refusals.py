@@ -1,0 +1,181 @@
+"""Refusals that were accepted (202) and are not applied yet: no other interview of the company calls their number."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome
+from scheduler.domain.command import Command, DeleteInterview, ReportOutcome
+from scheduler.domain.explanation import Rule
+from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.quarantine import Quarantine
+from scheduler.use_cases.submit import Submit
+from tests.architecture.guards import guards
+from tests.conftest import TestClock
+from tests.support.builders import Tenant, a_number, a_pending_attempt, a_placed_attempt
+from tests.support.statements import statements_of
+from tests.use_cases.conftest import Perform, answered, end
+from tests.use_cases.conversations.conftest import FINISHED, code
+
+WRONG_PERSON, OPTED_OUT = ConversationOutcome.WRONG_PERSON, ConversationOutcome.OPTED_OUT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """Accepts reports, and applies each later."""
+
+    tenant: Tenant
+    submit: Submit
+    apply: Apply
+
+    def accept(self, attempt: Attempt, outcome: ConversationOutcome) -> Command:
+        request = ReportOutcome(interview_id=attempt.interview_id, attempt_id=attempt.id, outcome=outcome)
+        return self.submit.command(
+            self.tenant.principal, None, request, idempotency_key=None, request_hash=b"hash"
+        ).command
+
+    def refusal_code(self, command: Command) -> str | None:
+        """Apply the command, and return the code of its refusal."""
+        self.apply.command(command.id)
+        answer = self.submit.find(self.tenant.principal, str(command.id)).answer
+        assert answer is not None
+        return code(answer.refusal)
+
+
+@pytest.fixture
+def backlog(voice: Tenant, submit: Submit, apply: Apply) -> Backlog:
+    return Backlog(tenant=voice, submit=submit, apply=apply)
+
+
+@pytest.fixture
+def number() -> str:
+    return a_number()
+
+
+@pytest.fixture
+def attempt(voice: Tenant, number: str, now: TestClock) -> Attempt:
+    """A call whose conversation has not reported. Other interviews may call the number again."""
+    attempt = end(voice, answered(voice, a_placed_attempt(voice, number)))
+    now.move(timedelta(minutes=11))
+    return attempt
+
+
+def may_ring(tenant: Tenant, attempt: Attempt) -> bool:
+    [claim] = tenant.dial.claim([attempt.id]).claimed
+    return tenant.dial.last_look(claim.attempt) is not None
+
+
+def hash_in_inbox(tenant: Tenant, command: Command) -> bytes | None:
+    [[found]] = tenant.ask("SELECT number_hash FROM inbox WHERE id = :id", id=command.id)
+    return None if found is None else bytes(found)
+
+
+@guards("accepted_refusal")
+@pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
+def test_accepted_refusal_stops_other_interviews_of_the_number(
+    voice: Tenant, backlog: Backlog, explain: Explain, attempt: Attempt, number: str, outcome: ConversationOutcome
+) -> None:
+    other = a_pending_attempt(voice, number)
+    command = backlog.accept(attempt, outcome)
+    [block] = explain.explanation_of(other.id).blocks
+    assert (block.rule, block.until) == (Rule.COMMAND_WAITING, None)
+    assert "no further calls" in block.detail
+    assert not may_ring(voice, other)
+    assert voice.attempt(other.id).state is AttemptState.PENDING
+    assert backlog.refusal_code(command) is None
+    rules = [each.rule for each in explain.explanation_of(other.id).blocks if each.rule is not Rule.NOT_DUE]
+    assert rules == ([Rule.OPTED_OUT] if outcome is OPTED_OUT else []), "another candidate has the number"
+    assert hash_in_inbox(voice, command) is None
+
+
+@pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
+def test_accepted_refusal_in_a_deleted_interview_stops_others(
+    voice: Tenant, backlog: Backlog, perform: Perform, attempt: Attempt, number: str, outcome: ConversationOutcome
+) -> None:
+    assert perform(DeleteInterview(interview_id=attempt.interview_id)).answer
+    backlog.accept(attempt, outcome)
+    assert not may_ring(voice, a_pending_attempt(voice, number))
+
+
+@guards("own_refusals")
+def test_accepted_refusal_stops_no_other_number_or_company(
+    voice: Tenant, backlog: Backlog, attempt: Attempt, number: str, other: Tenant
+) -> None:
+    backlog.accept(attempt, OPTED_OUT)
+    assert may_ring(voice, a_pending_attempt(voice))
+    assert may_ring(other, a_pending_attempt(other, number))
+
+
+def test_accepted_report_that_refuses_no_number_stops_nothing(
+    voice: Tenant, backlog: Backlog, attempt: Attempt, number: str
+) -> None:
+    assert hash_in_inbox(voice, backlog.accept(attempt, FINISHED)) is None
+    assert may_ring(voice, a_pending_attempt(voice, number))
+
+
+def test_refusal_that_is_not_applied_stops_nothing_longer(
+    voice: Tenant, backlog: Backlog, number: str, now: TestClock
+) -> None:
+    """Its call was not answered, so the report is refused once a worker applies it."""
+    command = backlog.accept(a_placed_attempt(voice, number), OPTED_OUT)
+    assert backlog.refusal_code(command) == "CALL_NOT_ANSWERED"
+    voice.change("UPDATE lines SET attempt_id = NULL")
+    voice.change(
+        "UPDATE attempts SET state = 'CANCELLED', reason = 'REPLACED', phase = NULL, look_at = NULL, ended_at = :now"
+        " WHERE state = 'IN_PROGRESS'",
+        now=now(),
+    )
+    assert may_ring(voice, a_pending_attempt(voice, number))
+
+
+@guards("refusal_recheck")
+def test_refusal_in_quarantine_holds_its_number_until_dropped(
+    voice: Tenant, backlog: Backlog, attempt: Attempt, number: str, now: TestClock
+) -> None:
+    """It is looked at again ever less often, at least every ten minutes: each look writes a history."""
+    other = a_pending_attempt(voice, number)
+    command = backlog.accept(attempt, OPTED_OUT)
+    in_quarantine(voice, command.id)
+    waits = []
+    for wait in (1, 60, 3600):
+        now.move(timedelta(seconds=wait))
+        assert not may_ring(voice, other)
+        due_at = voice.attempt(other.id).due_at
+        waits.append((due_at - now()).total_seconds())
+        now.move(due_at - now())
+    assert waits == [5, 66, 600]
+    Quarantine(voice.database, now, "operator").drop(command.id, "sent again")
+    assert hash_in_inbox(voice, command) is None
+    assert may_ring(voice, other)
+
+
+def test_refusal_retried_from_quarantine_stops_the_number(
+    voice: Tenant, backlog: Backlog, attempt: Attempt, number: str, now: TestClock
+) -> None:
+    command = backlog.accept(attempt, OPTED_OUT)
+    in_quarantine(voice, command.id)
+    Quarantine(voice.database, now, "operator").requeue(command.id, "fixed")
+    other = a_pending_attempt(voice, number)
+    assert not may_ring(voice, other)
+    assert backlog.refusal_code(command) is None
+    now.move(timedelta(minutes=1))
+    assert not may_ring(voice, other)
+    assert voice.attempt(other.id).due_at == now() + timedelta(days=1)
+
+
+def in_quarantine(tenant: Tenant, command_id: UUID) -> None:
+    tenant.change(
+        "UPDATE inbox SET quarantined_at = :now, failures = 5 WHERE id = :id", now=tenant.now(), id=command_id
+    )
+
+
+def test_refusal_is_accepted_in_the_statements_of_any_report(voice: Tenant, backlog: Backlog, attempt: Attempt) -> None:
+    counts = []
+    for outcome in (FINISHED, OPTED_OUT):
+        with statements_of(voice.database) as sent:
+            backlog.accept(attempt, outcome)
+        counts.append(len(sent))
+    assert counts[0] == counts[1]

@@ -1,0 +1,181 @@
+"""Calls back whose calls are proven late: nothing that was decided in the meantime is overruled."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from scheduler.domain.attempt import Decided, Decision, LegSeen, Placed, ProofMissing, Reason
+from scheduler.domain.call import CallProgress, CallStatus
+from scheduler.domain.command import CancelAttempt, DecideOutcome, DeleteAttempt, InvokeAttempt, Refusal, Request
+from scheduler.domain.interview import InterviewStatus
+from scheduler.lifecycle.policy import Policy
+from scheduler.use_cases.apply_batches import ApplyBatches
+from scheduler.use_cases.resources.batches import Batches
+from tests.architecture.guards import guards
+from tests.conftest import TestClock
+from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_sid, an_attempt_of_unknown_outcome
+from tests.use_cases.conftest import Perform, answered, apply_news, candidate_of, end
+from tests.use_cases.conversations.conftest import CALL_BACK, TOMORROW_AT_SIX, booked, follower, report
+from tests.use_cases.conversations.test_late_news import a_newer_call, lose_the_end, pending_times
+from tests.use_cases.test_apply import a_wish
+from tests.use_cases.test_apply_batches import cancel, stored
+
+SHORT = timedelta(seconds=10)
+
+
+def reading(tenant: Tenant) -> Tenant:
+    """The tenant, with times by which the notifications of short calls are read."""
+    return replace(tenant, policy=Policy())
+
+
+def refusal_of_answer(perform: Perform, request: Request) -> Refusal | None:
+    answer = perform(request).answer
+    assert answer is not None
+    return answer.refusal
+
+
+@guards("decided_outcome")
+@pytest.mark.parametrize("decision", [Decision.RANG, Decision.LEFT])
+@pytest.mark.parametrize("first", ["ringing", "fallback", "in progress", "short"])
+def test_decision_that_no_call_follows_holds(voice: Tenant, perform: Perform, decision: Decision, first: str) -> None:
+    """Whatever news precede the proof: they are late, or the operator did not know of the live call."""
+    attempt = lose_the_end(voice, perform)
+    voice.take(attempt, Decided(decision=decision, reason="the recording says so"))
+    match first:
+        case "fallback":
+            apply_news(voice, attempt, CallStatus.ANSWERED, instructions_failed=True)
+        case "ringing" | "in progress":
+            rank = CallProgress.RINGING if first == "ringing" else CallProgress.ANSWERED
+            voice.take(voice.attempt(attempt.id), LegSeen(call_sid=a_sid(), rank=rank, look_at=voice.now()))
+        case "short":
+            apply_news(reading(voice), attempt, CallStatus.COMPLETED, duration=SHORT)
+            assert voice.attempt(attempt.id).decision is decision
+    end(voice, attempt)
+    assert (voice.attempt(attempt.id).reason, booked(voice, attempt)) == (Reason.ANSWERED, 1)
+    assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, InterviewStatus.FAILED)
+
+
+def test_named_time_is_kept_after_a_wrong_decision(voice: Tenant, perform: Perform) -> None:
+    """The operator decided that the phone did not ring. Then the call is found, and replaces the invoked one."""
+    lost = an_attempt_of_unknown_outcome(voice)
+    command = DecideOutcome(
+        interview_id=lost.interview_id, attempt_id=lost.id, operator="jana", decision=Decision.DID_NOT_RING, reason="-"
+    )
+    assert refusal_of_answer(perform, command) is None
+    seen = voice.take(
+        voice.attempt(lost.id), LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now())
+    )
+    assert report(perform, seen, CALL_BACK, TOMORROW_AT_SIX) is None
+    end(voice, seen)
+    assert pending_times(voice, lost) == ["2026-04-03T16:00:00+00:00"]
+
+
+@guards("named_time_over")
+@pytest.mark.parametrize("late", [timedelta(), timedelta.resolution])
+def test_late_proof_keeps_no_named_time_that_is_over(
+    voice: Tenant, perform: Perform, now: TestClock, late: timedelta
+) -> None:
+    attempt = lose_the_end(voice, perform)
+    named = voice.attempt(attempt.id).call_back
+    assert named is not None
+    now.instant = named.earliest_at + late
+    end(voice, attempt)
+    kept = not late
+    assert pending_times(voice, attempt) == ([named.earliest_at.isoformat()] if kept else [])
+    assert voice.interview_status(attempt) is (InterviewStatus.SCHEDULED if kept else InterviewStatus.FAILED)
+
+
+@guards("cancelled_call")
+@pytest.mark.parametrize("is_of_operator", [True, False])
+def test_late_proof_plans_no_call_back_after_a_cancelled_call(
+    voice: Tenant, perform: Perform, *, is_of_operator: bool
+) -> None:
+    attempt = lose_the_end(voice, perform)
+    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer is not None
+    invoked = follower(voice, attempt)
+    assert invoked is not None
+    of_operator = CancelAttempt(interview_id=attempt.interview_id, attempt_id=invoked.id, operator="jana", reason="-")
+    of_client = DeleteAttempt(interview_id=attempt.interview_id, attempt_id=invoked.id)
+    assert refusal_of_answer(perform, of_operator if is_of_operator else of_client) is None
+    end(voice, attempt)
+    assert pending_times(voice, attempt) == []
+
+
+def test_late_proof_keeps_a_named_time_after_a_replaced_call(voice: Tenant, perform: Perform) -> None:
+    """The invoked call was not cancelled by a person: the lost call was found, so it did not ring."""
+    attempt = lose_the_end(voice, perform)
+    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer is not None
+    voice.take(voice.attempt(attempt.id), LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now()))
+    end(voice, attempt)
+    assert pending_times(voice, attempt) == ["2026-04-03T16:00:00+00:00"]
+
+
+@guards("batch_unproven")
+@pytest.mark.parametrize("is_live", [True, False])
+def test_late_proof_plans_no_call_back_of_a_cancelled_batch(
+    voice: Tenant, perform: Perform, batches: Batches, hints: RecordingHints, now: TestClock, *, is_live: bool
+) -> None:
+    bulk = ApplyBatches(voice.context, hints)
+    batch = stored(batches, voice, [a_wish(voice)])
+    bulk.turn()
+    [[attempt_id]] = voice.ask("SELECT id FROM attempts WHERE company_id = :id", id=voice.company_id)
+    now.move(max(voice.attempt(attempt_id).due_at - now(), timedelta()))
+    [claim] = voice.dial.claim([attempt_id]).claimed
+    attempt = answered(voice, voice.take(claim.attempt, Placed(call_sid=a_sid(), look_at=now())))
+    assert is_live or report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    attempt = voice.take(voice.attempt(attempt_id), ProofMissing())
+    if is_live:
+        attempt = voice.take(
+            attempt, LegSeen(call_sid=attempt.call_sid or a_sid(), rank=CallProgress.ANSWERED, look_at=now())
+        )
+    assert voice.interview_status(attempt) is InterviewStatus.FAILED
+    cancel(batches, voice, batch)
+    assert not is_live or report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    end(voice, attempt)
+    assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, InterviewStatus.CANCELLED)
+    assert booked(voice, attempt) == 1
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_late_proof_calls_no_deleted_person_back(
+    voice: Tenant, perform: Perform, hints: RecordingHints, *, is_live: bool
+) -> None:
+    attempt = lose_the_end(voice, perform)
+    if is_live:
+        voice.take(attempt, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now()))
+    ApiWriter(tenant=voice, hints=hints).delete_candidate(voice.principal, candidate_of(voice, attempt))
+    end(voice, attempt)
+    assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, InterviewStatus.FAILED)
+
+
+# ---- short calls are over when they are proven late
+
+
+def test_short_late_end_disturbs_no_invoked_call(voice: Tenant, perform: Perform) -> None:
+    """The carrier's notifications are still to be read, but the call is not live."""
+    for outcome in (CALL_BACK, None):
+        attempt = lose_the_end(voice, perform) if outcome else an_attempt_of_unknown_outcome(voice)
+        assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer is not None
+        invoked = follower(voice, attempt)
+        apply_news(reading(voice), attempt, CallStatus.COMPLETED, duration=SHORT)
+        assert follower(voice, attempt) == invoked
+        apply_news(
+            reading(voice),
+            attempt,
+            CallStatus.COMPLETED,
+            duration=SHORT,
+            instructions_failed=outcome is None,
+            token=None,
+        )
+        assert follower(voice, attempt) == invoked
+        assert voice.attempt(attempt.id).reason is (Reason.ANSWERED if outcome else Reason.INSTRUCTIONS_FAILED)
+        assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
+
+
+def test_short_late_end_raises_no_alarm_about_a_newer_call(voice: Tenant, perform: Perform, now: TestClock) -> None:
+    attempt = lose_the_end(voice, perform)
+    newer = a_newer_call(voice, perform, now, attempt)
+    apply_news(reading(voice), attempt, CallStatus.COMPLETED, duration=SHORT)
+    assert voice.line(newer)[0] == newer.id
+    assert voice.attempt(attempt.id).look_at == now()

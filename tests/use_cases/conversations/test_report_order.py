@@ -1,0 +1,255 @@
+"""Accepted reports and ends of their calls: an accepted report is applied first, and no end waits forever."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, LegSeen, Reason
+from scheduler.domain.call import CallProgress
+from scheduler.domain.command import Command, Refusal, ReportOutcome, Request
+from scheduler.domain.interview import InterviewStatus
+from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE, REPORT_FIRST, latest_written
+from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.submit import Submit
+from tests.architecture.guards import guards
+from tests.conftest import TestClock
+from tests.support.builders import RecordingHints, Tenant, a_placed_attempt, a_sid, an_attempt_of_unknown_outcome
+from tests.support.servers import ACCOUNT_SID
+from tests.support.statements import statements_of
+from tests.use_cases.conftest import answered, answering, settle_at
+from tests.use_cases.conversations.conftest import (
+    CALL_BACK,
+    FINISHED,
+    SCREENED,
+    TOMORROW_AT_SIX,
+    booked,
+    code,
+    follower,
+)
+from tests.use_cases.test_hear import a_form, deliver, request_fallback, unheard
+
+OPTED_OUT = ConversationOutcome.OPTED_OUT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Accepts and applies commands, and stores and applies callbacks, each at its own time."""
+
+    tenant: Tenant
+    submit: Submit
+    apply: Apply
+    hear: Hear
+    hints: RecordingHints
+
+    def accept(self, request: Request) -> Command:
+        return self.submit.command(
+            self.tenant.principal, None, request, idempotency_key=None, request_hash=b"hash"
+        ).command
+
+    def report(self, attempt: Attempt, outcome: ConversationOutcome) -> Command:
+        at = TOMORROW_AT_SIX if outcome is CALL_BACK else None
+        return self.accept(
+            ReportOutcome(interview_id=attempt.interview_id, attempt_id=attempt.id, outcome=outcome, call_back_at=at)
+        )
+
+    def refusal(self, command: Command) -> Refusal | None:
+        """Apply the command, and return its refusal."""
+        self.apply.command(command.id)
+        answer = self.submit.find(self.tenant.principal, str(command.id)).answer
+        assert answer is not None
+        return answer.refusal
+
+    def store_end(self, attempt: Attempt, **fields: str) -> None:
+        deliver(self.hear, attempt, a_form(attempt, "completed", CallDuration="30", **fields))
+
+    def hear_all(self) -> Attempt:
+        """Apply the stored callbacks, of one attempt. Return it."""
+        for alone in self.hear.batch(self.hints.ids(tasks.HEAR)):
+            self.hear.event(alone)
+        [[attempt_id]] = self.tenant.ask(
+            "SELECT DISTINCT t.attempt_id FROM attempt_tokens t JOIN carrier_events e ON e.token = t.token"
+        )
+        return self.tenant.attempt(attempt_id)
+
+
+@pytest.fixture
+def order(voice: Tenant, submit: Submit, apply: Apply, hear: Hear, hints: RecordingHints) -> Order:
+    hints.rung.clear()
+    return Order(tenant=voice, submit=submit, apply=apply, hear=hear, hints=hints)
+
+
+def revoke(tenant: Tenant) -> None:
+    tenant.change("UPDATE api_keys SET revoked_at = :now WHERE name = 'voice'", now=tenant.now())
+
+
+def end_by_machine(order: Order, attempt: Attempt) -> None:
+    order.store_end(attempt, AnsweredBy="machine_start")
+
+
+def end_without_instructions(order: Order, attempt: Attempt) -> None:
+    request_fallback(order.hear, attempt)
+    order.store_end(attempt)
+
+
+def end_without_key(order: Order, attempt: Attempt) -> None:
+    revoke(order.tenant)
+    order.store_end(attempt)
+
+
+@guards("report_first")
+@pytest.mark.parametrize("outcome", [FINISHED, CALL_BACK, OPTED_OUT])
+@pytest.mark.parametrize("store", [end_by_machine, end_without_instructions, end_without_key])
+def test_end_waits_for_an_accepted_report(
+    order: Order, store: Callable[[Order, Attempt], None], outcome: ConversationOutcome
+) -> None:
+    attempt = answered(order.tenant)
+    command = order.report(attempt, outcome)
+    store(order, attempt)
+    assert order.hear_all().state is AttemptState.IN_PROGRESS
+    [(task, waiting, after_s)] = order.hints.put_off
+    assert (task, len(waiting)) == (tasks.HEAR, unheard(order.tenant))
+    assert after_s > 0, "no worker is busy with it meanwhile"
+    assert order.refusal(command) is None
+    ended = order.hear_all()
+    assert (ended.reason, ended.outcome, unheard(order.tenant)) == (Reason.ANSWERED, outcome, 0)
+    back = follower(order.tenant, attempt)
+    assert (back is not None) == (outcome is CALL_BACK)
+    assert booked(order.tenant, attempt) == 1
+
+
+def test_end_of_a_call_found_late_waits_for_an_accepted_report(order: Order) -> None:
+    lost, sid = an_attempt_of_unknown_outcome(order.tenant), a_sid()
+    attempt = order.tenant.take(lost, LegSeen(call_sid=sid, rank=CallProgress.ANSWERED, look_at=order.tenant.now()))
+    command = order.report(attempt, SCREENED)
+    order.store_end(attempt)
+    assert order.hear_all().reason is Reason.OUTCOME_UNKNOWN
+    assert order.refusal(command) is None
+    ended = order.hear_all()
+    assert (ended.reason, ended.outcome) == (Reason.ANSWERED, SCREENED)
+    assert order.tenant.interview_status(attempt) is InterviewStatus.FAILED
+
+
+def test_end_that_loses_no_report_does_not_wait(order: Order) -> None:
+    """Its outcome is awaited, so the report is accepted after it."""
+    attempt = answered(order.tenant)
+    command = order.report(attempt, CALL_BACK)
+    order.store_end(attempt)
+    assert order.hear_all().outcome_until is not None
+    assert order.hints.put_off == []
+    assert order.refusal(command) is None
+    assert follower(order.tenant, attempt) is not None
+
+
+def test_end_waits_for_no_other_command(order: Order) -> None:
+    attempt = answered(order.tenant)
+    order.tenant.change(
+        "UPDATE inbox SET kind = 'invoke_attempt' WHERE id = :id", id=order.report(attempt, FINISHED).id
+    )
+    end_by_machine(order, attempt)
+    assert order.hear_all().reason is Reason.VOICEMAIL
+
+
+def test_report_of_a_ringing_call_delays_no_end(order: Order) -> None:
+    attempt = a_placed_attempt(order.tenant)
+    command = order.report(attempt, FINISHED)
+    end_by_machine(order, attempt)
+    assert order.hear_all().reason is Reason.VOICEMAIL
+    assert code(order.refusal(command)) == "CALL_NOT_ANSWERED"
+
+
+@guards("quarantined_report")
+def test_end_does_not_wait_for_a_report_in_quarantine(order: Order) -> None:
+    attempt = answered(order.tenant)
+    command = order.report(attempt, FINISHED)
+    order.tenant.change("UPDATE inbox SET quarantined_at = :now WHERE id = :id", now=order.tenant.now(), id=command.id)
+    end_by_machine(order, attempt)
+    assert order.hear_all().reason is Reason.VOICEMAIL
+
+
+def test_end_does_not_wait_for_a_report_behind_one_in_quarantine(order: Order) -> None:
+    """Until an operator decides about the earlier command, the report is not applied."""
+    attempt = answered(order.tenant)
+    first = order.report(attempt, FINISHED)
+    order.report(attempt, FINISHED)
+    order.tenant.change("UPDATE inbox SET quarantined_at = :now WHERE id = :id", now=order.tenant.now(), id=first.id)
+    end_by_machine(order, attempt)
+    assert order.hear_all().reason is Reason.VOICEMAIL
+
+
+@guards("old_report")
+@pytest.mark.parametrize("is_early", [False, True])
+def test_end_waits_an_hour_at_most(order: Order, now: TestClock, *, is_early: bool) -> None:
+    attempt = answered(order.tenant)
+    command = order.report(attempt, FINISHED)
+    if is_early:  # a wrong clock has accepted it
+        at = latest_written(now()) + timedelta(seconds=1)
+        order.tenant.change("UPDATE inbox SET received_at = :at WHERE id = :id", at=at, id=command.id)
+    else:
+        now.move(REPORT_FIRST)
+    end_by_machine(order, attempt)
+    assert order.hear_all().reason is Reason.VOICEMAIL
+
+
+def call_of(attempt: Attempt, **fields: str) -> bytes:
+    call = {"sid": attempt.call_sid, "account_sid": ACCOUNT_SID, "status": "completed", "duration": "30"}
+    return json.dumps(call | {"date_created": "Thu, 02 Apr 2026 12:00:00 +0000"} | fields).encode()
+
+
+def test_poll_waits_for_an_accepted_report(order: Order, now: TestClock) -> None:
+    """The callback of the end is lost."""
+    attempt = answered(order.tenant)
+    command = order.report(attempt, FINISHED)
+    assert attempt.look_at is not None
+    now.instant = max(now(), attempt.look_at)
+    with answering(200, call_of(attempt, answered_by="machine_start")) as url:
+        settle = settle_at(order.tenant, url)
+        settle.round()
+        waiting = order.tenant.attempt(attempt.id)
+        assert (waiting.state, waiting.look_at) == (AttemptState.IN_PROGRESS, now() + ASK_EVERY)
+        assert order.refusal(command) is None
+        now.move(ASK_EVERY)
+        settle.round()
+    assert order.tenant.attempt(attempt.id).reason is Reason.ANSWERED
+    assert order.tenant.interview_status(attempt) is InterviewStatus.COMPLETED
+
+
+def test_lost_end_is_given_up_after_an_accepted_report(order: Order, now: TestClock) -> None:
+    attempt = answered(order.tenant)
+    now.move(MAX_QUEUE + order.tenant.policy.room + order.tenant.policy.max_call)
+    command = order.report(attempt, CALL_BACK)
+    with answering(500, b"{}") as url:
+        settle = settle_at(order.tenant, url)
+        settle.round()
+        assert order.tenant.attempt(attempt.id).state is AttemptState.IN_PROGRESS
+        assert order.refusal(command) is None
+        now.move(timedelta(minutes=10))
+        settle.round()
+    lost = order.tenant.attempt(attempt.id)
+    assert (lost.reason, lost.outcome) == (Reason.OUTCOME_UNKNOWN, CALL_BACK)
+
+
+def test_waiting_reports_are_read_with_the_prices(order: Order) -> None:
+    """The end of an answered call takes no statement more."""
+    attempt = answered(order.tenant)
+    order.store_end(attempt)
+    with statements_of(order.tenant.database) as sent:
+        assert order.hear_all().reason is Reason.ANSWERED
+    [only] = [each for each in sent if "inbox" in each]
+    assert "c.prices" in only
+
+
+def test_person_is_not_called_again_after_an_accepted_report(order: Order, now: TestClock) -> None:
+    """The end of the call is heard before the report is applied, and a retry would be due."""
+    attempt = answered(order.tenant)
+    command = order.report(attempt, FINISHED)
+    end_by_machine(order, attempt)
+    order.hear_all()
+    assert order.refusal(command) is None
+    order.hear_all()
+    now.move(timedelta(hours=4, seconds=1))
+    assert {each.state for each in order.tenant.attempts(attempt.interview_id)} == {AttemptState.COMPLETED}

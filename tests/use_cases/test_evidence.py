@@ -1,0 +1,299 @@
+"""The evidence of a call: what is kept about its last look, and which later changes of its history are found."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from scheduler.domain.attempt import (
+    Attempt,
+    Cancelled,
+    ConversationOutcome,
+    Ended,
+    Placed,
+    Progressed,
+    Reason,
+    Reported,
+)
+from scheduler.domain.call import Accepted, CallProgress
+from scheduler.domain.evidence import Evidence, FaultKind, LookResult, RuleResult, SealState
+from scheduler.domain.explanation import Rule
+from scheduler.domain.refusals import NotFound
+from scheduler.persistence import evidence
+from scheduler.rules import retention
+from scheduler.rules.tallies import Sent
+from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.evidence import CallEvidence
+from scheduler.use_cases.operations.pauses import Pauses
+from tests.conftest import TestClock
+from tests.support.builders import Tenant, a_claimed_attempt, a_number, a_pending_attempt, a_placed_attempt, a_sid
+
+A_CALL = (
+    Progressed(rank=CallProgress.RINGING),
+    Progressed(rank=CallProgress.ANSWERED),
+    Ended(
+        reason=Reason.ANSWERED,
+        ended_at=datetime(2026, 4, 1, tzinfo=UTC),
+        duration=timedelta(seconds=90, milliseconds=1),
+    ),
+)
+
+
+@pytest.fixture
+def read(tenant: Tenant) -> Callable[[Attempt], Evidence]:
+    """Read the evidence as an operator's command does."""
+    of_calls = CallEvidence(tenant.context)
+    return lambda attempt: of_calls.of_operator(attempt.id)
+
+
+def looked_at(tenant: Tenant) -> tuple[Attempt, dict[Any, Sent]]:
+    """Claim an attempt and look a last time at it. Return it with the times of its POST."""
+    attempt = a_claimed_attempt(tenant)
+    order = tenant.dial.last_look(attempt)
+    assert order is not None
+    return attempt, {attempt.id: Sent(lateness=timedelta(), answered_after=0.1, look=order.look)}
+
+
+def placed_with_look(tenant: Tenant) -> Attempt:
+    attempt, sent = looked_at(tenant)
+    tenant.dial.record([(attempt, Accepted(call_sid=a_sid()))], sent)
+    return tenant.attempt(attempt.id)
+
+
+# ---- the history
+
+
+def test_history_of_a_call_is_whole(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    found = read(attempt)
+    assert (found.seals.state, found.seals.faults) == (SealState.WHOLE, ())
+    assert [each.number for each in found.entries] == list(range(6))
+    assert all(each.is_sealed for each in found.entries)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "at = at + interval '1 microsecond'",
+        "actor = 'operator'",
+        "epoch = epoch + 10",
+        'detail = detail || \'{"call_sid": "CA0"}\'',
+        "detail = '{}'",
+        "seal = NULL",
+        "seal = decode('00', 'hex')",
+        "(event, reason, from_state, to_state) = ('ended', 'BUSY', 'IN_PROGRESS', 'FAILED')",
+        "attempt_id = :other",
+    ],
+)
+@pytest.mark.parametrize("number", [0, 2, 5])
+def test_changed_row_of_the_history_is_found(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], change: str, number: int
+) -> None:
+    attempt, other = tenant.take(placed_with_look(tenant), *A_CALL), a_pending_attempt(tenant)
+    before = read(attempt).entries[number].happening.detail
+    changed = f"UPDATE attempt_history SET {change} WHERE attempt_id = :id AND epoch = :number"
+    tenant.change(changed, id=attempt.id, number=number, **({"other": other.id} if ":other" in change else {}))
+    assert change != "detail = '{}'" or before, "each of these entries has a detail"
+    assert read(attempt).seals.state is SealState.BROKEN
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_deleted_row_of_the_history_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence], number: int) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    tenant.change(
+        "DELETE FROM attempt_history WHERE attempt_id = :id AND epoch = :number", id=attempt.id, number=number
+    )
+    assert FaultKind.REMOVED in {each.kind for each in read(attempt).seals.faults}
+
+
+@pytest.mark.parametrize("deleted", ["epoch < 1", "epoch < 3", "true"])
+def test_deleted_start_is_found_whatever_the_row_says_of_its_age(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], deleted: str
+) -> None:
+    """The start of an old history is purged, and no seal covers the column."""
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    tenant.change(f"DELETE FROM attempt_history WHERE attempt_id = :id AND {deleted}", id=attempt.id)
+    aged = "UPDATE attempts SET created_at = created_at - :age WHERE id = :id"
+    tenant.change(aged, id=attempt.id, age=2 * retention.HISTORY)
+    assert read(attempt).seals.state is SealState.BROKEN
+
+
+def test_inserted_row_of_the_history_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    columns = "attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail, seal"
+    tenant.change(
+        f"INSERT INTO attempt_history ({columns}) SELECT {columns} FROM attempt_history"
+        " WHERE attempt_id = :id AND epoch = 3",
+        id=attempt.id,
+    )
+    assert read(attempt).seals.state is SealState.BROKEN
+
+
+@pytest.mark.parametrize(
+    "change", ["history_seal = NULL", "epoch = epoch - 1", 'schedule = schedule || \'{"zones": ["Europe/Lisbon"]}\'']
+)
+def test_changed_row_of_the_attempt_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence], change: str) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    tenant.change(f"UPDATE attempts SET {change} WHERE id = :id", id=attempt.id)
+    assert read(attempt).seals.state is SealState.BROKEN
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "(state, reason) = ('FAILED', 'NO_ANSWER')",
+        "reason = 'TEST'",
+        "due_at = due_at + interval '1 second'",
+        "call_sid = 'CA0'",
+        "answered_by = 'MACHINE'",
+        "duration = interval '1 hour'",
+        "outcome = 'FINISHED'",
+        "outcome_at = outcome_at - interval '1 second'",
+        "(outcome, call_back) = ('CALL_BACK', schedule)",
+    ],
+)
+def test_changed_fact_of_the_attempt_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence], change: str) -> None:
+    reported = Reported(outcome=ConversationOutcome.OPTED_OUT)
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL, reported)
+    assert read(attempt).seals.state is SealState.WHOLE
+    tenant.change(f"UPDATE attempts SET {change} WHERE id = :id", id=attempt.id)
+    found = read(attempt).seals
+    assert (found.state, {each.kind for each in found.faults}) == (SealState.BROKEN, {FaultKind.FACTS_CHANGED})
+
+
+def test_rows_of_release_0_2_0_are_no_fault(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    """Its workers write rows without seals, before the upgrade and until they are replaced."""
+    attempt = a_pending_attempt(tenant)
+    tenant.change("UPDATE attempt_history SET seal = NULL, detail = '{}' WHERE attempt_id = :id", id=attempt.id)
+    tenant.change("UPDATE attempts SET history_seal = NULL WHERE id = :id", id=attempt.id)
+    assert read(attempt).seals.unsealed == (0,)
+    claims = tenant.dial.claim([attempt.id])
+    tenant.dial.record([(claims.claimed[0].attempt, Accepted(call_sid=a_sid()))])
+    found = read(tenant.attempt(attempt.id))
+    assert (found.seals.state, found.seals.faults, found.seals.unsealed) == (SealState.PARTLY_SEALED, (), (0,))
+
+
+def test_purged_history_of_release_0_1_0_is_no_fault(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    """The ids of its attempts are random, so nothing tells how old they are."""
+    attempt, old = tenant.take(a_pending_attempt(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER)), uuid4()
+    tenant.change("UPDATE attempt_history SET seal = NULL WHERE attempt_id = :id", id=attempt.id)
+    tenant.change("DELETE FROM attempt_history WHERE attempt_id = :id AND epoch = 0", id=attempt.id)
+    tenant.change(
+        "WITH moved AS (UPDATE attempt_history SET attempt_id = :old WHERE attempt_id = :id)"
+        " UPDATE attempts SET (id, chain_id, history_seal) = (:old, :old, NULL) WHERE id = :id",
+        id=attempt.id,
+        old=old,
+    )
+    found = CallEvidence(tenant.context).of_operator(old)
+    assert (found.seals.state, found.seals.faults) == (SealState.PARTLY_SEALED, ())
+
+
+@pytest.mark.parametrize(("most", "is_cut"), [(5, True), (6, False)])
+def test_long_history_is_cut_to_its_newest_entries(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], monkeypatch: pytest.MonkeyPatch, most: int, *, is_cut: bool
+) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    monkeypatch.setattr(evidence, "MOST_ENTRIES", most)
+    found = read(attempt)
+    assert (len(found.entries), found.entries[-1].number, found.is_cut) == (most, 5, is_cut)
+    state, unsealed = (SealState.PARTLY_SEALED, (1,)) if is_cut else (SealState.WHOLE, ())
+    assert (found.seals.state, found.seals.faults, found.seals.unsealed) == (state, (), unsealed)
+
+
+def test_change_in_a_cut_history_is_found(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    tenant.change("UPDATE attempt_history SET actor = 'a' WHERE attempt_id = :id AND epoch = 4", id=attempt.id)
+    monkeypatch.setattr(evidence, "MOST_ENTRIES", 4)
+    assert read(attempt).seals.state is SealState.BROKEN
+
+
+def test_several_events_of_one_transaction_are_sealed(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    attempt = tenant.take(a_pending_attempt(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER))
+    assert read(attempt).seals.state is SealState.WHOLE
+    claims = tenant.dial.claim([a_pending_attempt(tenant).id for _ in range(3)])
+    tenant.dial.record([(each.attempt, Accepted(call_sid=a_sid())) for each in claims.claimed])
+    assert {read(each.attempt).seals.state for each in claims.claimed} == {SealState.WHOLE}
+
+
+# ---- the last look
+
+
+def test_evidence_has_what_the_last_look_has_found(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], now: TestClock
+) -> None:
+    attempt = placed_with_look(tenant)
+    look = read(attempt).last_look
+    assert look is not None
+    assert look.record is not None
+    assert (look.result, look.cause, look.claimed_at) == (LookResult.PASSED, None, attempt.claimed_at)
+    assert {result for _, result in look.rules} == {RuleResult.PASSED}
+    assert [rule for rule, _ in look.rules] == list(Rule)
+    assert look.record.at == now() < look.record.leave_by
+    assert look.record.utc_offsets == {"Europe/Bratislava": timedelta(hours=2)}
+    assert look.record.country == "SK"
+    assert [(each.start, each.end) for each in look.record.hours] == [("08:00", "20:00")]
+    assert look.record.tzdata_version == attempt.schedule.tzdata_version
+
+
+def test_look_is_kept_when_the_carrier_reports_first(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    attempt, sent = looked_at(tenant)
+    sid = a_sid()
+    heard = tenant.take(
+        attempt, Placed(call_sid=sid, look_at=tenant.now()), Progressed(rank=CallProgress.RINGING), actor="carrier"
+    )
+    tenant.dial.record([(attempt, Accepted(call_sid=sid))], sent)
+    found = read(attempt)
+    assert found.last_look is not None
+    assert (found.last_look.result, found.seals.state) == (LookResult.PASSED, SealState.WHOLE)
+    assert tenant.attempt(attempt.id).heard_rank is heard.heard_rank
+
+
+def test_look_of_a_call_that_has_ended_before_is_not_recorded(
+    tenant: Tenant, read: Callable[[Attempt], Evidence]
+) -> None:
+    attempt, sent = looked_at(tenant)
+    sid = a_sid()
+    tenant.take(attempt, Placed(call_sid=sid, look_at=tenant.now()), *A_CALL, actor="carrier")
+    tenant.dial.record([(attempt, Accepted(call_sid=sid))], sent)
+    found = read(attempt)
+    assert found.last_look is not None
+    assert (found.last_look.result, found.last_look.record) == (LookResult.NOT_RECORDED, None)
+    assert found.seals.state is SealState.WHOLE
+
+
+def test_blocked_look_names_the_rule(tenant: Tenant, read: Callable[[Attempt], Evidence], pauses: Pauses) -> None:
+    attempt = a_claimed_attempt(tenant)
+    pauses.pause(tenant.company_id, "a test")
+    assert tenant.dial.last_look(attempt) is None
+    look = read(attempt).last_look
+    assert look is not None
+    results = dict(look.rules)
+    assert (look.result, look.cause) == (LookResult.BLOCKED, "COMPANY_PAUSED")
+    assert results[Rule.CARRIER_DOWN] is RuleResult.PASSED
+    assert results[Rule.COMPANY_PAUSED] is RuleResult.BLOCKED
+    assert results[Rule.WINDOW_CLOSED] is RuleResult.NOT_RECORDED
+    assert results[Rule.COMPANY_LIMIT] is RuleResult.PASSED, "the claim has checked it"
+
+
+def test_pending_attempt_has_no_last_look(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    assert read(a_pending_attempt(tenant)).last_look is None
+
+
+def test_explanation_does_not_show_the_look(tenant: Tenant) -> None:
+    explanation = Explain(tenant.context).explanation_of(placed_with_look(tenant).id)
+    shown = {name for each in explanation.happenings for name in each.detail}
+    assert shown == {"lease_until", "machine_detection", "call_sid", "look_at"}
+
+
+def test_unknown_attempt_has_no_evidence(tenant: Tenant) -> None:
+    with pytest.raises(NotFound):
+        CallEvidence(tenant.context).of_operator(uuid4())
+
+
+def test_evidence_names_no_number(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+    number = a_number()
+    assert number.removeprefix("+421") not in repr(read(a_placed_attempt(tenant, number)))

@@ -1,0 +1,118 @@
+"""Trials of the voice server that are not answered, that the carrier fails, or whose worker has a clock behind."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from structlog.testing import capture_logs
+
+from scheduler.carriers.interface import CarrierUnavailable
+from scheduler.domain.attempt import Ended, Reason
+from scheduler.domain.call import Accepted, AnswerUnknown, CallStatus
+from scheduler.lifecycle import voice_server
+from scheduler.lifecycle.breaker import BACK_OFF, Breaker
+from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.shared.carrier_state import CarrierProbe
+from scheduler.use_cases.shared.voice_server import VoiceServerJudge
+from tests.architecture.guards import guards
+from tests.conftest import TestClock
+from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, a_placed_attempt
+from tests.use_cases.conftest import apply_news, breaker_of, claimed, is_claimed
+from tests.use_cases.test_voice_server_judge import A_SECOND, failed_call, placed
+
+
+@pytest.fixture
+def on_trial(tenant: Tenant, other: Tenant, now: TestClock, hear: Hear, hints: RecordingHints) -> VoiceServerJudge:
+    """Open the breaker of a voice server that is not probed, and permit a trial."""
+    judge = VoiceServerJudge(tenant.context, None, tenant.account_id)
+    for each in (tenant, other):
+        failed_call(each, hear, hints, judge)
+    now.move(BACK_OFF[0])
+    judge.run()
+    assert breaker_of(tenant).is_on_trial
+    return judge
+
+
+def alarms_of(logs: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [each["alarm"] for each in logs if "alarm" in each]
+
+
+@guards("unanswered_trials")
+def test_unanswered_trials_lengthen_the_wait(
+    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
+) -> None:
+    for is_tried in (True, False):
+        trial = placed(tenant)
+        now.move(A_SECOND)
+        tenant.take(trial, Ended(reason=Reason.NO_ANSWER, ended_at=now()))
+        now.move(voice_server.TRIAL_LASTS)
+        on_trial.run()
+        assert breaker_of(tenant).is_on_trial is is_tried
+    assert breaker_of(tenant).down_until == now() + BACK_OFF[1]
+    assert not is_claimed(other, a_pending_attempt(other))
+    now.move(BACK_OFF[1])
+    on_trial.run()
+    assert breaker_of(tenant).is_on_trial
+    talk = placed(other)
+    other.take(talk, Ended(reason=Reason.ANSWERED, ended_at=now(), duration=A_SECOND))
+    now.move(voice_server.TRIAL_LASTS)
+    on_trial.run()
+    assert breaker_of(tenant) == Breaker()
+
+
+@guards("trial_behind")
+def test_trial_of_a_worker_whose_clock_is_behind_counts(
+    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge, hear: Hear, hints: RecordingHints
+) -> None:
+    behind = replace(tenant, now=lambda: now() - 2 * A_SECOND)
+    pending = a_pending_attempt(tenant)
+    tenant.change("UPDATE attempts SET due_at = :at WHERE id = :id", at=now() - 10 * A_SECOND, id=pending.id)
+    [trial] = claimed(behind, pending)
+    assert trial.claimed_at == now()
+    apply_news(tenant, trial, CallStatus.RINGING, call_sid=f"CA{trial.id.hex}")
+    assert not is_claimed(other, a_pending_attempt(other)), "it is the one trial"
+    tenant.dial.record([(trial, Accepted(call_sid=f"CA{trial.id.hex}"))])
+    failed_call(tenant, hear, hints, on_trial, tenant.attempt(trial.id))
+    assert (breaker_of(tenant).trials, breaker_of(tenant).down_until) == (1, now() + BACK_OFF[1])
+
+
+@pytest.mark.usefixtures("on_trial")
+@pytest.mark.parametrize("fails_of", ["one", "both"])
+def test_alarm_of_a_failed_trial_names_what_the_carrier_did(tenant: Tenant, other: Tenant, fails_of: str) -> None:
+    with capture_logs() as logs:
+        for each in (tenant, other)[: 2 if fails_of == "both" else 1]:
+            each.dial.record([(a_claimed_attempt(each), AnswerUnknown(cause="HTTP_500"))])
+    alarms = alarms_of(logs)
+    assert "CARRIER_VOICE_SERVER" not in alarms
+    assert ("CARRIER_HTTP_500" in alarms) is (fails_of == "both")
+    assert breaker_of(tenant).cause == voice_server.CAUSE
+
+
+@pytest.mark.parametrize("is_tried", [False, True])
+def test_failed_probe_of_the_carrier_does_not_end_the_outage(
+    tenant: Tenant, other: Tenant, now: TestClock, hear: Hear, hints: RecordingHints, is_tried: bool
+) -> None:
+    """The carrier failed the calls of one company, and is probed while calls get no instructions."""
+    judge = VoiceServerJudge(tenant.context, None, tenant.account_id)
+    failing = {each.company_id: (each, a_placed_attempt(each)) for each in (tenant, other)}
+    tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_500"))])
+    now.move(BACK_OFF[0])
+
+    def lose() -> None:
+        for each, attempt in failing.values():
+            failed_call(each, hear, hints, judge, attempt)
+        if is_tried:
+            now.move(BACK_OFF[0])
+            judge.run()
+        raise CarrierUnavailable
+
+    queries = Mock()
+    queries.probe.side_effect = lose
+    with capture_logs() as logs:
+        CarrierProbe(tenant.context, queries, tenant.account_id).run()
+    assert alarms_of(logs)[-1] == "CARRIER_HTTP_500"
+    down = breaker_of(tenant)
+    assert (down.is_down, down.cause, down.answered_at) == (True, voice_server.CAUSE, None)
+    assert down.down_until == now() + BACK_OFF[0]

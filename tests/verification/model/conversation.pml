@@ -1,0 +1,700 @@
+/* Conversations: a call is answered, its outcome is reported, and its end, its verdict, a request for other instructions
+ * and other commands come in any order. No order leads to a second open attempt, a ring outside, two decisions about one
+ * call, a lost follower, or a ring after the person has opted out.
+ *
+ * The model has one interview of a company that may report, and up to ATTEMPTS attempts of it. A voice server reports
+ * two outcomes of each call, which differ: CALL_BACK, and FINISHED or (with OPT_OUTS) OPTED_OUT or (with TECHNICALS)
+ * TECHNICAL. An opt-out may come late. A client invokes the interview or deletes it, COMMANDS times. News of the
+ * carrier come in any order, or never. Settle polls, ends waits, gives calls up, and hears late proof.
+ *
+ * Events follow scheduler/lifecycle/state_machine.py, as in dial.pml, which has what happens between claim and POST:
+ * here a claimed call is placed in one step. Accepted commands wait in `inbox`, and are applied in their order.
+ *
+ * `make model` runs it; tests/verification/model/__main__.py has the sizes, and the rule that each -DNAME breaks.
+ */
+#ifndef ATTEMPTS
+#define ATTEMPTS 2 /* with followers and invokes; later ones are not created */
+#endif
+#ifndef COMMANDS
+#define COMMANDS 1
+#endif
+
+mtype:state = { NONE, PENDING, IN_PROGRESS, COMPLETED, FAILED, CANCELLED };
+mtype:reason = {
+  NO_REASON, ANSWERED, VOICEMAIL, INSTRUCTIONS_FAILED, BUSY, OUTCOME_UNKNOWN, REPLACED, INTERVIEW_DELETED
+};
+mtype:status = { IS_SCHEDULED, IS_COMPLETED, IS_FAILED, IS_CANCELLED };
+mtype:outcome = { NO_OUTCOME, FINISHED, CALL_BACK, OPTED_OUT, TECHNICAL };
+mtype:kind = {
+  NO_KIND, REPORT_FINISHED, REPORT_CALL_BACK, REPORT_OPTED_OUT, REPORT_TECHNICAL, INVOKE, DELETE_INTERVIEW
+};
+
+/* Progress of a call, for the carrier and as it was heard. */
+#define NOTHING 0
+#define RINGS 1
+#define TALKS 2
+#define OVER 3
+
+typedef Attempt {
+  mtype:state state = NONE;
+  mtype:reason reason = NO_REASON;
+  mtype:outcome outcome = NO_OUTCOME;
+  byte leg = NOTHING;
+  bool was_answered = false;
+  bool by_machine = false; /* what the verdict says, once the call was answered */
+  byte heard = NOTHING;
+  bool verdict = false; /* it was heard */
+  bool failed = false; /* it was heard that the voice server gave no instructions */
+  bool hung_up = false; /* its end was heard, and waits for the verdict */
+  bool awaited = false; /* its end is known, and its conversation may still report */
+  bool looked_for = false; /* it was given up and has a live leg */
+  /* Fields for the assertions only. */
+  bool was_given_up = false;
+  bool was_reported = false; /* a report was answered with success */
+  bool in_time = false; /* a report was accepted before the end of the wait */
+  bool was_invoked = false; /* it was replaced by an invoke, or the interview was deleted */
+  bool was_waited_for = false; /* the time for a verdict was over */
+  byte decided = 0;
+  byte booked = 0
+};
+
+Attempt at[ATTEMPTS + 1];
+byte made = 0;
+mtype:status status = IS_SCHEDULED;
+bool is_deleted = false;
+bool is_proven_late = false; /* late proof has completed the interview */
+chan inbox = [3] of { mtype:kind, byte };
+
+#define IS_OPEN(a) (at[a].state == PENDING || at[a].state == IN_PROGRESS)
+#define IS_LIVE(a) (at[a].leg == RINGS || at[a].leg == TALKS)
+#define HAS_OPEN (made > 0 && IS_OPEN(made)) /* earlier attempts are closed: see `created` */
+#define HAS_OPTED_OUT (at[1].outcome == OPTED_OUT || at[2].outcome == OPTED_OUT || at[ATTEMPTS].outcome == OPTED_OUT)
+#define HAS_AWAITED (at[1].awaited || at[2].awaited || at[ATTEMPTS].awaited)
+
+/* ---- events of an attempt */
+
+#define TAKES(a, source, target, why) \
+  assert(at[a].state == source); at[a].state = target; at[a].reason = why
+
+/* At most one attempt is open, whoever creates the next. */
+inline created(a) {
+  for (other : 1 .. ATTEMPTS) { assert(!IS_OPEN(other)) };
+  other = 0;
+  assert(!is_deleted && status == IS_SCHEDULED);
+  TAKES(a, NONE, PENDING, NO_REASON)
+}
+
+inline claimed(a) { TAKES(a, PENDING, IN_PROGRESS, NO_REASON) }
+
+inline placed(a) { TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON) }
+
+inline progressed(a, rank) { TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON); at[a].heard = rank }
+
+inline verdict_heard(a) {
+  if
+  :: at[a].state == IN_PROGRESS -> TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON)
+  :: else -> TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN)
+  fi;
+  at[a].verdict = true
+}
+
+inline verdict_awaited(a) {
+  if
+  :: at[a].state == IN_PROGRESS -> TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON)
+  :: else -> TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN); at[a].looked_for = true
+  fi;
+  at[a].heard = OVER; at[a].hung_up = true
+}
+
+inline reported(a, what) {
+  if
+  :: at[a].state == IN_PROGRESS -> TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON)
+  :: at[a].reason == VOICEMAIL -> assert(what == OPTED_OUT); TAKES(a, FAILED, FAILED, VOICEMAIL)
+  :: at[a].reason == INSTRUCTIONS_FAILED -> assert(what == OPTED_OUT); TAKES(a, FAILED, FAILED, INSTRUCTIONS_FAILED)
+  :: at[a].reason == OUTCOME_UNKNOWN ->
+     assert(at[a].looked_for || what == OPTED_OUT); TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN)
+  :: else -> assert(at[a].awaited || what == OPTED_OUT); TAKES(a, COMPLETED, COMPLETED, ANSWERED)
+  fi;
+  assert(at[a].outcome == NO_OUTCOME || what == OPTED_OUT);
+  at[a].outcome = what; at[a].awaited = false; at[a].was_reported = true
+}
+
+inline outcome_awaited(a) { TAKES(a, COMPLETED, COMPLETED, ANSWERED); at[a].awaited = true }
+
+inline not_reported(a) {
+  TAKES(a, COMPLETED, COMPLETED, ANSWERED);
+  at[a].outcome = FINISHED; at[a].awaited = false
+}
+
+inline is_known(a, why) {
+  at[a].heard = OVER; at[a].hung_up = false; at[a].looked_for = false;
+  if :: why == ANSWERED -> at[a].booked++; assert(at[a].booked == 1) :: else -> skip fi
+}
+
+inline ended(a, why) {
+  if
+  :: why == ANSWERED -> TAKES(a, IN_PROGRESS, COMPLETED, ANSWERED)
+  :: why == VOICEMAIL -> TAKES(a, IN_PROGRESS, FAILED, VOICEMAIL)
+  :: why == INSTRUCTIONS_FAILED -> TAKES(a, IN_PROGRESS, FAILED, INSTRUCTIONS_FAILED)
+  :: why == BUSY -> TAKES(a, IN_PROGRESS, FAILED, BUSY)
+  fi;
+  is_known(a, why)
+}
+
+inline proof_missing(a) {
+  if
+  :: at[a].state == IN_PROGRESS -> TAKES(a, IN_PROGRESS, FAILED, OUTCOME_UNKNOWN)
+  :: else -> TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN)
+  fi;
+  at[a].looked_for = false; at[a].hung_up = false; at[a].was_given_up = true
+}
+
+inline leg_seen(a, rank) {
+  TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN); at[a].heard = rank; at[a].looked_for = true
+}
+
+inline proven(a, why) {
+  if
+  :: why == ANSWERED -> TAKES(a, FAILED, COMPLETED, ANSWERED)
+  :: why == VOICEMAIL -> TAKES(a, FAILED, FAILED, VOICEMAIL)
+  :: why == INSTRUCTIONS_FAILED -> TAKES(a, FAILED, FAILED, INSTRUCTIONS_FAILED)
+  :: why == BUSY -> TAKES(a, FAILED, FAILED, BUSY)
+  fi;
+  is_known(a, why)
+}
+
+inline cancelled(a, why) {
+  if
+  :: why == REPLACED -> TAKES(a, PENDING, CANCELLED, REPLACED)
+  :: why == INTERVIEW_DELETED -> TAKES(a, PENDING, CANCELLED, INTERVIEW_DELETED)
+  fi
+}
+
+/* ---- effects of an end on the interview */
+
+#ifdef A_DELETED_INTERVIEW_GOES_ON
+#define MAY_GO_ON true
+#else
+#define MAY_GO_ON (!is_deleted && status == IS_SCHEDULED)
+#endif
+
+/* The interview of a call whose end was lost is FAILED. It goes on at the time that the person named. */
+#ifdef A_LATE_CALL_BACK_PASSES_NEWER_CALLS
+#define IS_NEWEST(a) true
+#else
+#define IS_NEWEST(a) (a == made || (a + 1 == made && at[made].state == CANCELLED))
+#endif
+#ifdef A_LATE_CALL_BACK_REOPENS_ANY
+#define MAY_CALL_BACK true
+#else
+#define MAY_CALL_BACK (!is_deleted && (status == IS_SCHEDULED || status == IS_FAILED))
+#endif
+
+inline called_back(a) {
+  if
+  :: MAY_CALL_BACK && !HAS_OPEN && !HAS_AWAITED && made < ATTEMPTS ->
+     assert(made == a || at[made].state == CANCELLED); /* a newer call knows better what the person wants */
+     if :: status == IS_FAILED -> status = IS_SCHEDULED :: else -> skip fi;
+     made++; created(made)
+  :: else -> skip
+  fi
+}
+
+inline followed(a) {
+  assert(!at[a].was_given_up); /* a person decides about an unknown outcome, also after late proof */
+  if
+  :: MAY_GO_ON && made < ATTEMPTS -> made++; created(made)
+  :: else -> skip
+  fi
+}
+
+/* A follower, or another status of the interview. */
+inline decides(a) {
+  at[a].decided++;
+  assert(at[a].decided == 1); /* one call, one decision */
+  assert(!HAS_OPEN); /* so a report never finds another attempt */
+  if
+  :: at[a].reason == ANSWERED && at[a].outcome == CALL_BACK ->
+     called_back(a);
+     /* Unless the interview was deleted, another call has completed it, or the person has opted out. */
+     assert(HAS_OPEN || made == ATTEMPTS || is_deleted || is_proven_late || HAS_OPTED_OUT)
+  :: at[a].reason == ANSWERED && at[a].outcome == TECHNICAL -> followed(a)
+  :: at[a].reason != ANSWERED -> followed(a)
+  :: else -> skip
+  fi;
+  if
+  :: status != IS_SCHEDULED || HAS_OPEN -> skip
+  :: else ->
+     if
+     :: at[a].reason == ANSWERED && at[a].outcome == FINISHED -> status = IS_COMPLETED
+     :: at[a].reason == ANSWERED && at[a].outcome == OPTED_OUT -> status = IS_CANCELLED
+     :: else -> status = IS_FAILED
+     fi
+  fi;
+  assert(at[a].reason != ANSWERED || at[a].outcome != FINISHED || status == IS_COMPLETED || is_deleted ||
+         HAS_OPTED_OUT);
+  assert(at[a].reason != ANSWERED || at[a].outcome != OPTED_OUT || status == IS_CANCELLED || is_proven_late)
+}
+
+/* Late proof is followed by nothing but a call at a named time. A pending attempt is cancelled, once the call is live or
+ * was answered, unless its conversation asked for another one. */
+#define IS_UNFINISHED(a) (at[a].reason != ANSWERED || at[a].outcome == CALL_BACK || at[a].outcome == TECHNICAL)
+
+#ifdef A_LATE_FAILURE_ENDS_THE_WAIT
+#define MAY_FAIL true
+#else
+#define MAY_FAIL (!HAS_AWAITED)
+#endif
+
+inline cancels_successor() {
+  if :: HAS_OPEN && at[made].state == PENDING -> cancelled(made, REPLACED) :: else -> skip fi
+}
+
+inline is_proven(a) {
+  if :: !IS_UNFINISHED(a) -> cancels_successor() :: else -> skip fi;
+  if
+#ifdef A_LATE_PROOF_IS_FOLLOWED
+  :: at[a].reason == ANSWERED && at[a].outcome == TECHNICAL -> followed(a)
+#endif
+#ifndef A_LATE_CALL_BACK_IS_LOST
+  :: at[a].reason == ANSWERED && at[a].outcome == CALL_BACK && IS_NEWEST(a) -> called_back(a)
+#endif
+  :: else -> skip
+  fi;
+  if
+  :: !IS_UNFINISHED(a) && status != IS_CANCELLED ->
+     is_proven_late = true;
+     if
+     :: at[a].outcome != OPTED_OUT -> status = IS_COMPLETED
+     :: at[a].outcome == OPTED_OUT && status != IS_COMPLETED -> status = IS_CANCELLED
+     :: else -> skip
+     fi
+  :: else ->
+     if
+     :: status == IS_SCHEDULED && !HAS_OPEN && MAY_FAIL -> status = IS_FAILED
+     :: else -> skip
+     fi
+  fi;
+  assert(at[a].reason != ANSWERED || at[a].outcome != CALL_BACK || status != IS_FAILED || made == ATTEMPTS ||
+         is_deleted || !IS_NEWEST(a))
+}
+
+/* An opt-out that is reported after the call: a pending attempt is cancelled, and none follows. */
+inline refuses(a) {
+#ifndef A_LATE_REFUSAL_LEAVES_THE_RETRY
+  cancels_successor();
+#endif
+#ifdef A_REFUSED_CALL_IS_RETRIED
+  if :: at[a].reason == VOICEMAIL && !HAS_OPEN && !at[a].was_given_up -> followed(a) :: else -> skip fi;
+#endif
+  assert(!HAS_OPEN || at[made].state == IN_PROGRESS);
+  if
+  :: status == IS_CANCELLED || status == IS_COMPLETED || at[a].looked_for -> skip
+  :: else ->
+     if
+     :: at[a].reason == ANSWERED -> status = IS_CANCELLED
+     :: at[a].reason != ANSWERED && !HAS_OPEN && !HAS_AWAITED -> status = IS_FAILED
+     :: else -> skip
+     fi
+  fi
+}
+
+/* The report counts more than the verdict of a machine, and more than a request for other instructions, unless the
+ * conversation itself has reported TECHNICAL. */
+#ifdef THE_VERDICT_COUNTS_MORE
+#define COUNTS_AS_MACHINE(a) (at[a].verdict && at[a].by_machine)
+#else
+#define COUNTS_AS_MACHINE(a) (at[a].verdict && at[a].by_machine && at[a].outcome == NO_OUTCOME)
+#endif
+#ifdef A_FALLBACK_COUNTS_MORE
+#define LACKED_INSTRUCTIONS(a) at[a].failed
+#else
+#define LACKED_INSTRUCTIONS(a) (at[a].failed && (at[a].outcome == NO_OUTCOME || at[a].outcome == TECHNICAL))
+#endif
+
+inline ends(a) {
+  if
+  :: at[a].was_answered && LACKED_INSTRUCTIONS(a) -> why = INSTRUCTIONS_FAILED
+  :: at[a].was_answered && !LACKED_INSTRUCTIONS(a) && !COUNTS_AS_MACHINE(a) -> why = ANSWERED
+  :: at[a].was_answered && !LACKED_INSTRUCTIONS(a) && COUNTS_AS_MACHINE(a) -> why = VOICEMAIL
+  :: !at[a].was_answered -> why = BUSY
+  fi;
+  assert(why == ANSWERED || !at[a].was_reported || at[a].outcome == TECHNICAL);
+  assert(why != ANSWERED || at[a].verdict || at[a].outcome != NO_OUTCOME || at[a].was_waited_for);
+  if
+  :: at[a].state == IN_PROGRESS ->
+     ended(a, why);
+     if
+     :: why == ANSWERED && at[a].outcome == NO_OUTCOME && MAY_GO_ON -> outcome_awaited(a)
+#ifdef A_REPORT_DECIDES_TWICE
+     :: why == ANSWERED && at[a].outcome != NO_OUTCOME -> decides(a); decides(a)
+#endif
+     :: else -> decides(a)
+     fi
+  :: else -> proven(a, why); is_proven(a)
+  fi;
+  why = NO_REASON
+}
+
+inline ends_if_it_is_over(a) { /* one copy of `ends` in each process */
+  if :: ending -> ending = false; ends(a) :: else -> skip fi
+}
+
+/* ---- news of the carrier */
+
+#ifdef AN_END_WAITS_FOR_NO_VERDICT
+#define VERDICT_IS_OWED(a) false
+#else
+#define VERDICT_IS_OWED(a) (at[a].was_answered && !at[a].verdict && !at[a].failed && at[a].outcome == NO_OUTCOME)
+#endif
+
+/* Another attempt of the interview has the line: this would be an alarm, and the company pauses. */
+#define HAS_CALL (HAS_OPEN && at[made].state == IN_PROGRESS)
+
+/* A callback that comes late or again is no event. */
+inline is_no_news(a) {
+#ifdef LATE_NEWS_DECIDES
+  if
+  :: at[a].reason == ANSWERED && status == IS_SCHEDULED ->
+     if :: at[a].outcome == CALL_BACK -> status = IS_FAILED :: else -> status = IS_COMPLETED fi
+  :: else -> skip
+  fi
+#else
+  skip
+#endif
+}
+
+inline hears_progress(a, rank) {
+  if
+  :: at[a].hung_up -> skip
+  :: !at[a].hung_up && at[a].state == IN_PROGRESS && rank > at[a].heard -> progressed(a, rank)
+  :: !at[a].hung_up && at[a].reason == OUTCOME_UNKNOWN && (rank > at[a].heard || !at[a].looked_for) && !HAS_CALL ->
+     leg_seen(a, rank); cancels_successor()
+  :: else -> is_no_news(a)
+  fi
+}
+
+inline hears_end(a) {
+  if
+  :: at[a].hung_up && !VERDICT_IS_OWED(a) -> ending = true
+  :: !at[a].hung_up && (at[a].state == IN_PROGRESS || (at[a].reason == OUTCOME_UNKNOWN && !HAS_CALL)) ->
+     if
+     :: VERDICT_IS_OWED(a) -> verdict_awaited(a)
+     :: else -> ending = true
+     fi
+  :: else -> skip
+  fi
+}
+
+inline hears_verdict(a) {
+  if
+  :: at[a].hung_up -> verdict_heard(a); ending = true
+  :: !at[a].hung_up && !at[a].verdict && at[a].heard >= TALKS && (at[a].state == IN_PROGRESS || at[a].looked_for) ->
+     verdict_heard(a)
+  :: !at[a].hung_up && !at[a].verdict && at[a].heard < TALKS && at[a].state == IN_PROGRESS ->
+     progressed(a, TALKS); at[a].verdict = true
+#ifdef A_LATE_VERDICT_CHANGES_THE_END
+  :: at[a].state == COMPLETED && at[a].awaited && at[a].by_machine -> ended(a, VOICEMAIL)
+#endif
+  :: else -> skip
+  fi
+}
+
+/* The carrier requests other instructions, because the voice server gave none. */
+inline hears_fallback(a) {
+  if
+  :: at[a].failed -> skip
+  :: !at[a].failed && at[a].hung_up -> at[a].failed = true; ending = true
+  :: !at[a].failed && !at[a].hung_up && at[a].state == IN_PROGRESS -> at[a].failed = true; progressed(a, TALKS)
+  :: !at[a].failed && !at[a].hung_up && at[a].reason == OUTCOME_UNKNOWN && !HAS_CALL ->
+     at[a].failed = true; leg_seen(a, TALKS); cancels_successor()
+  :: else -> is_no_news(a)
+  fi
+}
+
+inline some_attempt(a) {
+  if
+  :: made > 0 && at[1].leg != NOTHING -> a = 1
+  :: made > 1 && at[2].leg != NOTHING -> a = 2
+#if ATTEMPTS > 2
+  :: made > 2 && at[3].leg != NOTHING -> a = 3
+#endif
+  fi
+}
+
+active proctype Hear() {
+  byte a = 0, other = 0;
+  bool ending = false;
+  mtype:reason why = NO_REASON;
+end_hear:
+  do
+  :: true -> break
+  :: atomic {
+       some_attempt(a);
+       if
+       :: hears_progress(a, RINGS)
+       :: at[a].was_answered -> hears_progress(a, TALKS)
+       :: at[a].was_answered -> hears_verdict(a)
+       :: at[a].was_answered -> hears_fallback(a)
+       :: at[a].leg == OVER -> hears_end(a)
+       fi;
+       ends_if_it_is_over(a);
+       a = 0
+     }
+  od
+}
+
+/* ---- dial and the phone */
+
+#ifdef CLAIMS_PASS_COMMANDS
+#define NONE_IS_WAITING true
+#else
+#define NONE_IS_WAITING empty(inbox)
+#endif
+
+/* The last look: the report of an earlier call, also of one whose end is unknown, holds every later attempt. */
+#ifdef A_LAST_LOOK_FORGETS_REPORTS
+#define IS_HELD false
+#else
+#define IS_HELD HAS_OPTED_OUT
+#endif
+
+#define NONE_IS_LOOKED_FOR (!at[1].looked_for && !at[2].looked_for && !at[ATTEMPTS].looked_for)
+
+active proctype Dialler() {
+  byte other = 0;
+end_dialler:
+  do
+  :: atomic {
+       made > 0 && at[made].state == PENDING && NONE_IS_WAITING && status == IS_SCHEDULED && NONE_IS_LOOKED_FOR &&
+       !IS_HELD ->
+       claimed(made);
+       assert(empty(inbox) && !is_deleted && !HAS_OPTED_OUT);
+       for (other : 1 .. ATTEMPTS) { assert(!IS_LIVE(other) || at[other].was_given_up) };
+       other = 0;
+       at[made].leg = RINGS;
+       if :: placed(made) :: skip fi /* the answer of the carrier may be lost */
+     }
+  od
+}
+
+active proctype Phone() {
+  byte a = 0;
+end_phone:
+  do
+  :: atomic {
+       if
+       :: IS_LIVE(1) -> a = 1
+       :: IS_LIVE(2) -> a = 2
+#if ATTEMPTS > 2
+       :: IS_LIVE(3) -> a = 3
+#endif
+       fi;
+       if
+       :: at[a].leg == RINGS ->
+          at[a].leg = TALKS; at[a].was_answered = true;
+          if :: at[a].by_machine = true :: at[a].by_machine = false fi
+       :: at[a].leg == RINGS -> at[a].leg = OVER
+       :: at[a].leg == TALKS -> at[a].leg = OVER
+       fi;
+       a = 0
+     }
+  od
+}
+
+/* ---- settle */
+
+#ifdef A_WAIT_NEVER_ENDS
+#define WAIT_IS_OVER(a) false
+#else
+#ifdef THE_WAIT_PASSES_COMMANDS
+#define WAIT_IS_OVER(a) at[a].awaited
+#else
+#define WAIT_IS_OVER(a) (at[a].awaited && empty(inbox))
+#endif
+#endif
+
+inline given_up(a) {
+  if
+  :: status == IS_SCHEDULED && !HAS_OPEN && !HAS_AWAITED -> status = IS_FAILED
+  :: else -> skip
+  fi
+}
+
+inline settles(a) {
+  if
+  :: WAIT_IS_OVER(a) -> not_reported(a); decides(a)
+     /* The time is over: the verdict counts as a person. Only then may a call without one end. */
+  :: at[a].hung_up -> at[a].was_waited_for = true; ending = true
+  :: at[a].state == IN_PROGRESS && !at[a].hung_up && at[a].leg == OVER -> proof_missing(a); given_up(a)
+  :: at[a].looked_for && !at[a].hung_up && at[a].leg == OVER -> proof_missing(a); given_up(a)
+  fi
+}
+
+#define IS_TO_SETTLE(a) \
+  (WAIT_IS_OVER(a) || at[a].hung_up || ((at[a].state == IN_PROGRESS || at[a].looked_for) && at[a].leg == OVER))
+
+active proctype Settle() {
+  byte a = 0, other = 0;
+  bool ending = false;
+  mtype:reason why = NO_REASON;
+end_settle:
+  do
+  :: atomic {
+       if :: IS_TO_SETTLE(1) -> a = 1 :: IS_TO_SETTLE(2) -> a = 2 :: IS_TO_SETTLE(ATTEMPTS) -> a = ATTEMPTS fi;
+       if
+       :: at[a].leg == OVER && (at[a].state == IN_PROGRESS || at[a].looked_for) -> hears_end(a)
+       :: settles(a)
+       fi;
+       ends_if_it_is_over(a);
+       a = 0
+     }
+  od
+}
+
+/* ---- reports and other commands */
+
+inline accepted(what, a) { inbox ! what, a }
+
+#ifdef OPT_OUTS
+#define REPORT_OTHER REPORT_OPTED_OUT
+#else
+#ifdef TECHNICALS
+#define REPORT_OTHER REPORT_TECHNICAL
+#else
+#define REPORT_OTHER REPORT_FINISHED
+#endif
+#endif
+
+/* A report of each of two outcomes for each call, in any order, in the call or later. */
+active proctype VoiceServer() {
+  byte a = 0;
+end_voice:
+  do
+  :: true -> break
+  :: atomic {
+       nfull(inbox) && (at[1].was_answered || at[2].was_answered || at[ATTEMPTS].was_answered) ->
+       if
+       :: at[1].was_answered -> a = 1
+       :: at[2].was_answered -> a = 2
+       :: at[ATTEMPTS].was_answered -> a = ATTEMPTS
+       fi;
+       if :: accepted(REPORT_OTHER, a) :: accepted(REPORT_CALL_BACK, a) fi;
+       if :: at[a].awaited -> at[a].in_time = true :: else -> skip fi;
+       a = 0
+     }
+  od
+}
+
+#ifdef AN_INVOKE_PASSES_THE_WAIT
+#define IS_BUSY ((HAS_OPEN && at[made].state == IN_PROGRESS) || !NONE_IS_LOOKED_FOR)
+#else
+#define IS_BUSY ((HAS_OPEN && at[made].state == IN_PROGRESS) || !NONE_IS_LOOKED_FOR || HAS_AWAITED)
+#endif
+
+active proctype Caller() {
+  byte times = 0;
+  do
+  :: true -> break
+  :: times < COMMANDS && nfull(inbox) -> atomic {
+       times++;
+       if
+       :: !IS_BUSY -> accepted(INVOKE, 0)
+       :: accepted(DELETE_INTERVIEW, 0)
+       fi
+     }
+  od
+}
+
+#ifdef A_SECOND_REPORT_COUNTS
+#define IS_NEW(a) true
+#else
+#define IS_NEW(a) (at[a].outcome == NO_OUTCOME)
+#endif
+#ifdef A_FOUND_CALL_IS_NOT_REPORTED
+#define IS_LIVE_FOR_US(a) (at[a].state == IN_PROGRESS)
+#else
+#define IS_LIVE_FOR_US(a) (at[a].state == IN_PROGRESS || at[a].looked_for)
+#endif
+#define MAY_BE_REPORTED(a) (at[a].awaited || (IS_LIVE_FOR_US(a) && (at[a].heard == TALKS || at[a].hung_up)))
+
+/* An opt-out is accepted of each call that was answered, or may have been, whatever was reported before. */
+#define MAY_HAVE_BEEN_ANSWERED(a) \
+  (at[a].reason == ANSWERED || at[a].reason == VOICEMAIL || at[a].reason == INSTRUCTIONS_FAILED || \
+   at[a].reason == OUTCOME_UNKNOWN)
+#ifdef A_LATE_REFUSAL_IS_REFUSED
+#define IS_REFUSAL(a, what) false
+#else
+#define IS_REFUSAL(a, what) (what == OPTED_OUT && at[a].outcome != OPTED_OUT && \
+                             (MAY_BE_REPORTED(a) || MAY_HAVE_BEEN_ANSWERED(a)))
+#endif
+
+inline applies_report(a, what) {
+  if
+  :: !is_deleted && ((IS_NEW(a) && MAY_BE_REPORTED(a)) || IS_REFUSAL(a, what)) ->
+     if
+     :: at[a].awaited -> reported(a, what); decides(a)
+     :: !at[a].awaited && at[a].state == IN_PROGRESS ->
+        reported(a, what);
+#ifdef A_REPORT_DECIDES_AT_ONCE
+        decides(a)
+#else
+        skip
+#endif
+     :: else ->
+        reported(a, what);
+        if :: what == OPTED_OUT -> refuses(a) :: else -> skip fi
+     fi
+  :: else ->
+     assert(!at[a].in_time || at[a].was_reported || is_deleted); /* accepted in time, and refused */
+     assert(!IS_LIVE(a) || at[a].heard != TALKS || at[a].outcome != NO_OUTCOME || is_deleted);
+     assert(what != OPTED_OUT || at[a].outcome == OPTED_OUT || is_deleted || !MAY_HAVE_BEEN_ANSWERED(a))
+  fi
+}
+
+inline invokes() {
+  if
+  :: is_deleted || status == IS_COMPLETED || status == IS_CANCELLED || IS_BUSY || made == ATTEMPTS -> skip
+  :: else ->
+     if :: HAS_OPEN -> cancelled(made, REPLACED) :: else -> skip fi;
+     status = IS_SCHEDULED; made++; created(made)
+  fi
+}
+
+inline deletes() {
+  if :: HAS_OPEN && at[made].state == PENDING -> cancelled(made, INTERVIEW_DELETED) :: else -> skip fi;
+  if :: status == IS_SCHEDULED -> status = IS_CANCELLED :: else -> skip fi;
+  is_deleted = true
+}
+
+active proctype Apply() {
+  byte a = 0, other = 0;
+  mtype:kind what = NO_KIND;
+  atomic { made = 1; created(1) };
+end_apply:
+  do
+  :: atomic {
+       inbox ? what, a ->
+       if
+       :: what == REPORT_FINISHED -> applies_report(a, FINISHED)
+       :: what == REPORT_CALL_BACK -> applies_report(a, CALL_BACK)
+       :: what == REPORT_OPTED_OUT -> applies_report(a, OPTED_OUT)
+       :: what == REPORT_TECHNICAL -> applies_report(a, TECHNICAL)
+       :: what == INVOKE -> invokes()
+       :: what == DELETE_INTERVIEW -> deletes()
+       fi;
+       what = NO_KIND; a = 0
+     }
+  od
+}
+
+/* When nothing else can happen, no interview waits for a call that never comes, and no call for a decision. */
+#define IS_STUCK(a) (at[a].state == IN_PROGRESS || at[a].awaited || at[a].hung_up)
+
+active proctype Judge() {
+end_judge:
+  timeout;
+  assert(!IS_STUCK(1) && !IS_STUCK(2) && !IS_STUCK(ATTEMPTS));
+  assert(status != IS_SCHEDULED || made == ATTEMPTS || HAS_OPTED_OUT);
+  assert(status == IS_SCHEDULED || !HAS_OPEN)
+}
