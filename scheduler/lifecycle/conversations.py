@@ -14,8 +14,10 @@ from scheduler.domain.attempt import (
     ProofMissing,
     Proven,
     Reason,
+    VerdictAwaited,
+    VerdictHeard,
 )
-from scheduler.domain.call import CallProgress, Schedule, ScheduleWarning
+from scheduler.domain.call import CallNews, CallProgress, Schedule, ScheduleWarning
 from scheduler.domain.command import ReportOutcome, Request
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import (
@@ -26,8 +28,8 @@ from scheduler.domain.refusals import (
     TimezoneUnknown,
     TooManyCallBacks,
 )
-from scheduler.lifecycle import scheduling
-from scheduler.lifecycle.policy import CALL_BACK_GAP, MAX_AHEAD, Policy
+from scheduler.lifecycle import scheduling, verdicts
+from scheduler.lifecycle.policy import CALL_BACK_GAP, MAX_AHEAD, POLLS, Policy, latest_written
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import MAY_HAVE_BEEN_ANSWERED, REFUSALS, has_live_leg, is_awaited
 
@@ -124,6 +126,46 @@ def ends_unreported(attempt: Attempt, happened: Sequence[Event]) -> bool:
     """Return whether these events end a call that was answered and whose conversation has not reported an outcome."""
     ends = any(isinstance(each, Ended | Proven | ProofMissing) for each in happened)
     return ends and attempt.outcome is None and _is_conversation(attempt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofWait:
+    """Late proof that a call was answered is written later: its conversation may still report an outcome."""
+
+    look_at: datetime
+    """The poll that ends the wait, at the latest."""
+    events: tuple[Event, ...]
+    """What is known of the end now. None if its wait has begun."""
+
+
+def wait_for_report(attempt: Attempt, happened: Sequence[Event], now: datetime, policy: Policy) -> ProofWait | None:
+    """Let late proof of an answered call wait for the report of its conversation. None: it does not wait.
+
+    The call was found live, so its end is known, and its conversation may report as long after it as any other one. A
+    wait that begins later than now was written by a wrong clock, and is over.
+    """
+    proof = happened[-1] if happened else None
+    if not isinstance(proof, Proven) or proof.reason is not Reason.ANSWERED or attempt.outcome is not None:
+        return None
+    since = attempt.hung_up_at or now
+    if not has_live_leg(attempt) or attempt.hang_up is not None or since > latest_written(now):
+        return None
+    if now - since >= policy.outcome_wait:  # guard: late_wait_over
+        return None
+    look_at = min(since + policy.outcome_wait, now + POLLS[-1])
+    if attempt.hung_up_at is not None:
+        return ProofWait(look_at=look_at, events=())
+    awaited = VerdictAwaited(call_sid=proof.call_sid, look_at=look_at, duration=proof.duration)
+    if proof.answered_by in {None, attempt.answered_by}:
+        return ProofWait(look_at=look_at, events=(awaited,))
+    return ProofWait(look_at=look_at, events=(VerdictHeard(answered_by=proof.answered_by), awaited))
+
+
+def known_end(attempt: Attempt) -> CallNews | None:
+    """Repeat the news of the end of a call that was found late, once its outcome is reported. None: it is not known."""
+    if not has_live_leg(attempt) or attempt.hung_up_at is None:
+        return None
+    return replace(verdicts.heard_end(attempt), token=attempt.token)
 
 
 def _is_conversation(attempt: Attempt) -> bool:

@@ -253,11 +253,23 @@ class Changes:
         return Answer(attempt_id=attempt.id, snapshot=_reported(attempt))
 
     def _reported(self, turn: Turn, interview: Interview, attempt: Attempt, event: events.Reported) -> Attempt:
-        """Save a report with what follows from it. From that of a deleted interview only the block of the number."""
+        """Save a report with what follows from it. From that of a deleted interview only the block of the number.
+
+        The end of a call that was found late is proven now, if it was known and has waited for the report.
+        """
         if interview.deleted_at is not None:  # guard: deleted_interview
             return turn.stores.attempts.save(attempt, event, turn.actor, turn.now)
         batch = Batch(turn.stores, [interview], [attempt])
-        return self._effects.apply_events(batch, attempt, [event], turn.actor, turn.now)
+        attempt = self._effects.apply_events(batch, attempt, [event], turn.actor, turn.now)
+        end = conversations.known_end(attempt)
+        if end is None:
+            return attempt
+        proven = self._effects.hear(batch, attempt, end, turn.actor, turn.now)
+        if isinstance(proven, Attempt):
+            return proven
+        # The notifications of a short call are read first.
+        turn.stores.attempt_polls.reschedule_poll(attempt.id, attempt.epoch, turn.now)
+        return attempt
 
     def _call_back(self, turn: Turn, interview: Interview, request: ReportOutcome) -> tuple[Interview, Schedule | None]:
         """Resolve the time that the person named, by every rule of a requested time. Raises its refusal.

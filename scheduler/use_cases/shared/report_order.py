@@ -5,6 +5,8 @@ from datetime import datetime
 
 from scheduler.domain.attempt import Attempt, Ended, Event, Reason
 from scheduler.lifecycle import conversations, retries
+from scheduler.lifecycle.conversations import ProofWait
+from scheduler.lifecycle.policy import Policy
 from scheduler.use_cases.shared.batch import Batch
 
 
@@ -32,3 +34,21 @@ def report_comes_first(batch: Batch, attempt: Attempt, happened: Sequence[Event]
     if is_answered and may_be_reported(batch, attempt, now):
         return False
     return batch.report_waits(batch.interviews[attempt.interview_id], now)  # guard: report_first
+
+
+def proof_waits(
+    batch: Batch, attempt: Attempt, happened: Sequence[Event], now: datetime, policy: Policy
+) -> ProofWait | None:
+    """Let late proof wait for a report, if the company can report outcomes and a call may follow. None: it is written.
+
+    The attempt stays one with a live call meanwhile: the interview is not invoked, and an operator cannot decide. An
+    open attempt of the interview is not kept waiting. The proof replaces it.
+    """
+    wait = conversations.wait_for_report(attempt, happened, now, policy)
+    if wait is None or not retries.may_call_back(batch.interviews[attempt.interview_id]):
+        return None
+    if not batch.may_report(attempt.company_id, now):  # guard: late_wait_with_a_key
+        return None
+    if batch.has_open(attempt.interview_id):  # guard: late_wait_alone
+        return None
+    return wait
