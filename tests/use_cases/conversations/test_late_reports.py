@@ -45,7 +45,7 @@ def test_time_named_after_the_end_of_a_call_found_late_is_kept(voice: Tenant, pe
     assert voice.history(attempt.id)[-3:] == ["verdict_awaited", "reported", "proven"]
 
 
-def test_report_counts_after_a_late_end_if_the_answer_was_not_heard(voice: Tenant, perform: Perform) -> None:
+def test_report_counts_after_a_late_end_of_an_unheard_answer(voice: Tenant, perform: Perform) -> None:
     lost = an_attempt_of_unknown_outcome(voice)
     attempt = voice.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=voice.now()))
     end(voice, attempt)
