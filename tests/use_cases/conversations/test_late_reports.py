@@ -79,7 +79,6 @@ def test_only_a_named_time_follows_after_the_late_end(
     assert (pending_times(voice, attempt), voice.interview_status(attempt)) == ([], status)
 
 
-@guards("late_wait_over")
 @pytest.mark.parametrize("is_carrier_away", [True, False])
 def test_call_that_was_found_late_counts_without_a_report(
     voice: Tenant, perform: Perform, now: TestClock, *, is_carrier_away: bool
@@ -101,6 +100,7 @@ def test_call_that_was_found_late_counts_without_a_report(
     assert pending_times(voice, attempt) == []
 
 
+@guards("late_wait_over")
 def test_wait_for_a_verdict_is_part_of_the_wait_for_a_report(voice: Tenant, perform: Perform, now: TestClock) -> None:
     attempt = found_late(voice)
     voice.change("UPDATE attempts SET machine_detection = 'ASYNC' WHERE id = :id", id=attempt.id)
