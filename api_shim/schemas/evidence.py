@@ -118,7 +118,7 @@ class LastLookView(Wire):
     result: LookResult = Field(
         description="PASSED: the request was sent to the carrier. BLOCKED: a rule blocked the call. NOT_SENT: nothing"
         " was sent for another reason. NOT_RECORDED: the process that checked ended before it could record the result,"
-        " or the call had ended before that."
+        " the call had ended before that, or the record was changed."
     )
     cause: str | None = Field(description="The rule or the reason for which nothing was sent.")
     claimed_at: datetime = Field(description="When a process took the call on.")
