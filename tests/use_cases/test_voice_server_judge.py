@@ -296,45 +296,6 @@ def test_carrier_that_fails_trials_does_not_end_the_outage(
     assert voice_server.awaits_verdict(breaker_of(tenant)), "no call has shown that the voice server works"
 
 
-@guards("trial_without_answer")
-def test_ringing_trial_does_not_close_the_breaker(
-    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
-) -> None:
-    """The callback of its end is late, so another call is tried."""
-    trial = placed(tenant)
-    now.move(timedelta(seconds=20))
-    tenant.take(trial, Progressed(rank=CallProgress.RINGING))
-    now.move(tenant.policy.room - A_SECOND)
-    on_trial.run()
-    assert voice_server.awaits_verdict(breaker_of(tenant)), "it may still ring"
-    now.move(BACK_OFF[0])
-    on_trial.run()
-    assert breaker_of(tenant).is_on_trial
-    assert is_claimed(other, a_pending_attempt(other))
-
-
-def test_queued_trial_is_awaited_for_five_minutes(tenant: Tenant, now: TestClock, on_trial: VoiceServerJudge) -> None:
-    trial = a_claimed_attempt(tenant)
-    tenant.dial.record([(trial, Accepted(call_sid=f"CA{trial.id.hex}", queue_time=timedelta(minutes=10)))])
-    now.move(tenant.policy.room + A_SECOND)
-    on_trial.run()
-    assert voice_server.awaits_verdict(breaker_of(tenant))
-    now.move(BACK_OFF[-1])
-    on_trial.run()
-    assert breaker_of(tenant).is_on_trial, "another call is tried, so that calls do not wait any longer"
-
-
-def test_trial_with_an_unknown_answer_shows_nothing(
-    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
-) -> None:
-    tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_500"))])
-    trial = placed(other)
-    other.take(trial, Ended(reason=Reason.BUSY, ended_at=now()))
-    now.move(tenant.policy.room + A_SECOND)
-    on_trial.run()
-    assert breaker_of(tenant).is_on_trial
-
-
 @guards("trial_in_turns")
 def test_refused_numbers_of_a_company_do_not_hold_the_trial(
     tenant: Tenant, other: Tenant, now: TestClock, fail: Fail, judge: VoiceServerJudge, released: Released

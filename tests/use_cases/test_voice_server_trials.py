@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from unittest.mock import Mock
 
@@ -9,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler.carriers.interface import CarrierUnavailable
-from scheduler.domain.attempt import Ended, Reason
-from scheduler.domain.call import Accepted, AnswerUnknown, CallStatus
+from scheduler.domain.attempt import Ended, Progressed, Reason
+from scheduler.domain.call import Accepted, AnswerUnknown, CallProgress, CallStatus
 from scheduler.lifecycle import voice_server
 from scheduler.lifecycle.breaker import BACK_OFF, Breaker
 from scheduler.use_cases.hear import Hear
@@ -60,6 +61,45 @@ def test_unanswered_trials_lengthen_the_wait(
     now.move(voice_server.TRIAL_LASTS)
     on_trial.run()
     assert breaker_of(tenant) == Breaker()
+
+
+@guards("trial_without_answer")
+def test_ringing_trial_does_not_close_the_breaker(
+    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
+) -> None:
+    """The callback of its end is late, so another call is tried."""
+    trial = placed(tenant)
+    now.move(timedelta(seconds=20))
+    tenant.take(trial, Progressed(rank=CallProgress.RINGING))
+    now.move(tenant.policy.room - A_SECOND)
+    on_trial.run()
+    assert voice_server.awaits_verdict(breaker_of(tenant)), "it may still ring"
+    now.move(BACK_OFF[0])
+    on_trial.run()
+    assert breaker_of(tenant).is_on_trial
+    assert is_claimed(other, a_pending_attempt(other))
+
+
+def test_queued_trial_is_awaited_for_five_minutes(tenant: Tenant, now: TestClock, on_trial: VoiceServerJudge) -> None:
+    trial = a_claimed_attempt(tenant)
+    tenant.dial.record([(trial, Accepted(call_sid=f"CA{trial.id.hex}", queue_time=timedelta(minutes=10)))])
+    now.move(tenant.policy.room + A_SECOND)
+    on_trial.run()
+    assert voice_server.awaits_verdict(breaker_of(tenant))
+    now.move(BACK_OFF[-1])
+    on_trial.run()
+    assert breaker_of(tenant).is_on_trial, "another call is tried, so that calls do not wait any longer"
+
+
+def test_trial_with_an_unknown_answer_shows_nothing(
+    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
+) -> None:
+    tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_500"))])
+    trial = placed(other)
+    other.take(trial, Ended(reason=Reason.BUSY, ended_at=now()))
+    now.move(tenant.policy.room + A_SECOND)
+    on_trial.run()
+    assert breaker_of(tenant).is_on_trial
 
 
 @guards("trial_behind")
