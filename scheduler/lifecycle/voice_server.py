@@ -122,7 +122,7 @@ def after_probe(before: Breaker, now: datetime, trial: Trial | None = None) -> B
     """
     if trial is not None and trial.has_succeeded:
         return Breaker()
-    unanswered = _unanswered_trials(before) + (trial is not None)
+    unanswered = unanswered_trials(before) + (trial is not None)
     failures = OPENS_AFTER + before.trials + unanswered
     if trial is not None and unanswered > 1:  # guard: unanswered_trials
         wait = not_placed_delay(unanswered - 1)
@@ -130,6 +130,6 @@ def after_probe(before: Breaker, now: datetime, trial: Trial | None = None) -> B
     return replace(after_answer(before, now), failures=failures)
 
 
-def _unanswered_trials(breaker: Breaker) -> int:
+def unanswered_trials(breaker: Breaker) -> int:
     """Count the trials in a row that were not answered. They are failures of the breaker, but not failed trials."""
-    return max(breaker.failures - OPENS_AFTER - breaker.trials, 0)
+    return max(breaker.failures - OPENS_AFTER - breaker.trials, 0) if is_down(breaker) else 0

@@ -126,6 +126,13 @@ def test_unanswered_trials_in_a_row_lengthen_the_wait() -> None:
     assert (failed.trials, failed.down_until) == (1, now + BACK_OFF[1]), "a verdict begins a new row"
 
 
+def test_only_trials_of_the_voice_server_are_unanswered() -> None:
+    once = voice_server.after_probe(PLACED, PROBED_AT, UNANSWERED)
+    assert [voice_server.unanswered_trials(each) for each in (Breaker(), PLACED, once)] == [0, 0, 1]
+    of_the_carrier = Breaker(failures=9, down_until=PROBED_AT, cause="HTTP_500")
+    assert voice_server.unanswered_trials(of_the_carrier) == 0, "its failures are probes"
+
+
 def test_failed_trial_lengthens_the_wait() -> None:
     found = PLACED
     for trials in (1, 2, 3, 4):

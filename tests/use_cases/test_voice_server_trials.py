@@ -5,12 +5,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from unittest.mock import Mock
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
 
 from scheduler.carriers.interface import CarrierUnavailable
-from scheduler.domain.attempt import Ended, Progressed, Reason
+from scheduler.domain.attempt import Attempt, Ended, Progressed, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown, CallProgress, CallStatus
 from scheduler.lifecycle import voice_server
 from scheduler.lifecycle.breaker import BACK_OFF, Breaker
@@ -18,9 +19,16 @@ from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.shared.carrier_state import CarrierProbe
 from scheduler.use_cases.shared.voice_server import VoiceServerJudge
 from tests.architecture.guards import guards
-from tests.conftest import TestClock
-from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, a_placed_attempt
-from tests.use_cases.conftest import apply_news, breaker_of, claimed, is_claimed
+from tests.conftest import TestClock, seed
+from tests.support.builders import (
+    RecordingHints,
+    Tenant,
+    a_claimed_attempt,
+    a_pending_attempt,
+    a_placed_attempt,
+    of_company,
+)
+from tests.use_cases.conftest import Released, apply_news, breaker_of, claimed, is_claimed
 from tests.use_cases.test_voice_server_judge import A_SECOND, failed_call, placed
 
 
@@ -61,6 +69,62 @@ def test_unanswered_trials_lengthen_the_wait(
     now.move(voice_server.TRIAL_LASTS)
     on_trial.run()
     assert breaker_of(tenant) == Breaker()
+
+
+def tried_in_vain(
+    companies: Iterable[Tenant], now: TestClock, judge: VoiceServerJudge, released: Released, trials: int
+) -> list[UUID]:
+    """Let several calls of each company become due. No trial is answered. Return the companies of the trials."""
+    due: dict[UUID, tuple[Tenant, Attempt]] = {}
+    for each in companies:
+        due |= {pending.id: (each, pending) for pending in [a_pending_attempt(each) for _ in range(trials)]}
+        now.move(A_SECOND)
+    tried = []
+    for _ in range(trials):
+        tried_id = wait_for_trial(now, judge, released)
+        of, pending = due[tried_id]
+        tried.append(of.company_id)
+        trial = placed(of, pending)
+        now.move(A_SECOND)
+        of.take(trial, Ended(reason=Reason.NO_ANSWER, ended_at=now()))
+        now.move(voice_server.TRIAL_LASTS)
+        judge.run()
+    return tried
+
+
+def wait_for_trial(now: TestClock, judge: VoiceServerJudge, released: Released) -> UUID:
+    for _ in range(100):
+        if ids := released():
+            [tried] = ids
+            return tried
+        now.move(BACK_OFF[0])
+        judge.run()
+    raise AssertionError("no trial was released")
+
+
+@guards("trial_after_no_answer")
+@pytest.mark.parametrize("ahead", [timedelta(), timedelta(days=1)], ids=["", "slot of a wrong clock"])
+def test_company_without_answers_does_not_use_up_all_trials(
+    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge, released: Released, ahead: timedelta
+) -> None:
+    """Its latest failure is the oldest."""
+    slot_at = now() - 2 * A_SECOND + ahead
+    other.change("UPDATE companies SET next_slot_at = :at WHERE id = :id", at=slot_at, id=other.company_id)
+    tried = tried_in_vain((tenant, other), now, on_trial, released, 4)
+    assert tried == [tenant.company_id, other.company_id] * 2
+
+
+@guards("trial_after_no_answer", "trial_of_another")
+def test_trials_in_vain_are_first_of_companies_without_failures(
+    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge, released: Released
+) -> None:
+    """The calls of these started last before the probe."""
+    well = [of_company(tenant, seed(tenant.database, now())) for _ in range(2)]
+    before = now() - 2 * A_SECOND
+    for each in well:
+        each.change("UPDATE companies SET next_slot_at = :at WHERE id = :id", at=before, id=each.company_id)
+    tried = tried_in_vain((tenant, other, *well), now, on_trial, released, 6)
+    assert tried == [each.company_id for each in (*well, tenant, other, *well)]
 
 
 @guards("trial_without_answer")
