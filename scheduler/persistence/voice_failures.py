@@ -11,20 +11,36 @@ from scheduler.lifecycle.voice_server import TRIAL_LASTS, Failures, Trial
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
 
-_CONVERSATIONS = """
-    conversations AS (
-        -- The newest of each company, by an index. Instructions may also fail after a conversation was reported.
-        SELECT max(u.claimed_at) AS last_at
-        FROM companies c
-        CROSS JOIN LATERAL (
-            SELECT a.claimed_at FROM usage u JOIN attempts a ON a.id = u.attempt_id
+_OF_COMPANY = """
+            SELECT talk.claimed_at, u.booked_at
+            FROM usage u
+            CROSS JOIN LATERAL (
+                SELECT a.claimed_at FROM attempts a
+                WHERE a.id = u.attempt_id
+                  -- Instructions may also fail after a conversation was reported.
+                  AND a.instructions_failed IS NOT TRUE  -- guard: failed_conversation
+                OFFSET 0  -- by their keys, however many bookings are expected
+            ) talk
             WHERE u.company_id = c.id AND u.booked_at >= :since
-              AND a.instructions_failed IS NOT TRUE  -- guard: failed_conversation
+"""
+_CONVERSATIONS = f"""
+    newest AS (
+        -- The earlier time, because a trial may be claimed after its end on a clock that was set back.
+        SELECT max(least(talk.claimed_at, talk.booked_at)) AS at
+        FROM companies c
+        CROSS JOIN LATERAL ({_OF_COMPANY}
             ORDER BY u.booked_at DESC
             LIMIT 1
-        ) u
+        ) talk
+    ), conversations AS (
+        -- An older call may have ended after a newer one. A call that was claimed later was booked later than that.
+        SELECT max(talk.claimed_at) AS last_at
+        FROM companies c
+        CROSS JOIN LATERAL ({_OF_COMPANY}
+              AND u.booked_at >= (SELECT at FROM newest)
+        ) talk
     )
-"""
+"""  # noqa: S608 - the inserted text is a constant of this module
 _IN_A_ROW = text(f"""
     WITH {_CONVERSATIONS}
     SELECT count(*) AS calls, count(DISTINCT a.company_id) AS companies

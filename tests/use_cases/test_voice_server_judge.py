@@ -108,6 +108,21 @@ def test_conversation_between_two_failures_closes_the_row(
     assert breaker_of(tenant) == Breaker()
 
 
+def test_conversation_counts_if_an_older_call_ends_after_it(
+    tenant: Tenant, other: Tenant, now: TestClock, fail: Fail
+) -> None:
+    older = answered(tenant)
+    now.move(A_SECOND)
+    fail(tenant)
+    now.move(A_SECOND)
+    talk = a_placed_attempt(tenant)
+    for each in (talk, older):
+        now.move(A_SECOND)
+        tenant.take(each, Ended(reason=Reason.ANSWERED, ended_at=now(), duration=A_SECOND))
+    fail(other)
+    assert breaker_of(tenant) == Breaker()
+
+
 def test_failures_that_are_far_apart_are_not_in_a_row(
     tenant: Tenant, other: Tenant, now: TestClock, fail: Fail
 ) -> None:

@@ -28,7 +28,7 @@ from tests.support.builders import (
     a_placed_attempt,
     of_company,
 )
-from tests.use_cases.conftest import Released, apply_news, breaker_of, claimed, is_claimed
+from tests.use_cases.conftest import Released, answered, apply_news, breaker_of, claimed, is_claimed
 from tests.use_cases.test_voice_server_judge import A_SECOND, failed_call, placed
 
 
@@ -164,6 +164,25 @@ def test_trial_with_an_unknown_answer_shows_nothing(
     now.move(tenant.policy.room + A_SECOND)
     on_trial.run()
     assert breaker_of(tenant).is_on_trial
+
+
+def test_trial_counts_if_an_older_call_ends_after_it(
+    tenant: Tenant, now: TestClock, hear: Hear, hints: RecordingHints
+) -> None:
+    older = answered(tenant)
+    now.move(A_SECOND)
+    judge = VoiceServerJudge(tenant.context, None, tenant.account_id)
+    for _ in range(2):
+        failed_call(tenant, hear, hints, judge)
+    now.move(BACK_OFF[0])
+    judge.run()
+    trial = placed(tenant)
+    for each in (trial, older):
+        now.move(A_SECOND)
+        tenant.take(each, Ended(reason=Reason.ANSWERED, ended_at=now(), duration=A_SECOND))
+    now.move(voice_server.TRIAL_LASTS)
+    judge.run()
+    assert breaker_of(tenant) == Breaker()
 
 
 @guards("trial_behind")
