@@ -38,7 +38,8 @@ class Trial:
     is_open: bool
     """One of them rings, or was answered only now."""
     has_succeeded: bool
-    """One was answered and has not failed. A call without any news counts too: its fallback may be lost as well.
+    """One was answered, also by a machine, and has not failed. A call without any news counts too: its fallback may be
+    lost as well.
 
     A call that rings, waits in the carrier's queue or has an unknown answer shows nothing.
     """

@@ -58,6 +58,11 @@ _TRIAL = text(f"""
         WHERE state = 'IN_PROGRESS' AND account_id = :account_id AND claimed_at >= :since
           AND phase <> 'UNKNOWN'
           AND instructions_failed IS NOT TRUE
+    ), machines AS (
+        -- They got their instructions, and are not booked.
+        SELECT FROM attempts
+        WHERE reason = 'VOICEMAIL' AND account_id = :account_id AND claimed_at >= :since
+          AND instructions_failed IS NOT TRUE
     ), {_CONVERSATIONS}
     SELECT EXISTS (
                SELECT FROM trials
@@ -70,6 +75,7 @@ _TRIAL = text(f"""
                SELECT FROM trials
                WHERE heard_rank >= :answered OR has_no_news AND NOT is_queued  -- guard: trial_without_answer
            )
+               OR EXISTS (SELECT FROM machines)  -- guard: trial_of_a_machine
                OR EXISTS (SELECT FROM conversations WHERE last_at >= :since) AS has_succeeded
 """)  # noqa: S608 - the inserted text is a constant of this module
 _IS_PLACED = text("""

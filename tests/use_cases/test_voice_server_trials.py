@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.domain.attempt import Attempt, Ended, Progressed, Reason
-from scheduler.domain.call import Accepted, AnswerUnknown, CallProgress, CallStatus
+from scheduler.domain.call import Accepted, AnsweredBy, AnswerUnknown, CallProgress, CallStatus
 from scheduler.lifecycle import voice_server
 from scheduler.lifecycle.breaker import BACK_OFF, Breaker
 from scheduler.use_cases.hear import Hear
@@ -183,6 +183,20 @@ def test_trial_counts_if_an_older_call_ends_after_it(
     now.move(voice_server.TRIAL_LASTS)
     judge.run()
     assert breaker_of(tenant) == Breaker()
+
+
+@pytest.mark.parametrize("is_failed", [pytest.param(False, marks=guards("trial_of_a_machine")), True])
+def test_trial_that_a_machine_answered_got_its_instructions(
+    tenant: Tenant, now: TestClock, on_trial: VoiceServerJudge, is_failed: bool
+) -> None:
+    trial = answered(tenant, placed(tenant))
+    now.move(A_SECOND)
+    tenant.take(trial, Ended(reason=Reason.VOICEMAIL, ended_at=now(), answered_by=AnsweredBy.MACHINE))
+    if is_failed:
+        tenant.change("UPDATE attempts SET instructions_failed = true WHERE id = :id", id=trial.id)
+    now.move(voice_server.TRIAL_LASTS)
+    on_trial.run()
+    assert (breaker_of(tenant) == Breaker()) is not is_failed
 
 
 @guards("trial_behind")
