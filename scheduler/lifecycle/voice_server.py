@@ -99,7 +99,7 @@ def after_failure(
 
 def after_trial_was_placed(breaker: Breaker, now: datetime) -> Breaker:
     """Compute the breaker while the trial call must show whether it gets instructions. No other call is placed."""
-    return replace(breaker, down_until=now + TRIAL_LASTS)
+    return _waiting(breaker, TRIAL_LASTS, now)
 
 
 def after_carrier_failure(before: Breaker, judged: Breaker) -> Breaker:
@@ -112,7 +112,18 @@ def after_carrier_failure(before: Breaker, judged: Breaker) -> Breaker:
 
 def while_probed(breaker: Breaker, now: datetime) -> Breaker:
     """Compute the breaker during a probe, and if it fails. The wait stays short: a probe costs no call."""
-    return replace(breaker, down_until=now + BACK_OFF[0])
+    return _waiting(breaker, BACK_OFF[0], now)
+
+
+def _waiting(breaker: Breaker, wait: timedelta, now: datetime) -> Breaker:
+    """Compute the breaker that is probed after `wait`. On a clock that was set back, its last answer is from now.
+
+    A later answer would be one after the wait, so that the breaker would be half-open meanwhile.
+    """
+    answered_at = breaker.answered_at
+    if answered_at is not None:
+        answered_at = min(answered_at, now)  # guard: trial_set_back
+    return replace(breaker, down_until=now + wait, answered_at=answered_at)
 
 
 def after_probe(before: Breaker, now: datetime, trial: Trial | None = None) -> Breaker:

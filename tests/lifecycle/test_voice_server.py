@@ -86,6 +86,14 @@ def test_trial_is_not_claimed_before_its_probe() -> None:
     assert [voice_server.claimed_at(each, behind) for each in (Breaker(), OPEN)] == [behind, behind]
 
 
+@guards("trial_set_back")
+def test_verdict_is_awaited_if_the_clock_is_set_back() -> None:
+    back = PROBED_AT - timedelta(minutes=30)
+    for each in (voice_server.after_trial_was_placed(ON_TRIAL, back), voice_server.while_probed(PLACED, back)):
+        assert voice_server.awaits_verdict(each)
+        assert each.answered_at == back
+
+
 def test_only_claims_after_an_answered_probe_are_trials() -> None:
     of_the_carrier = Breaker(failures=5, down_until=PROBED_AT, answered_at=PROBED_AT, cause="HTTP_500")
     assert of_the_carrier.is_on_trial

@@ -215,6 +215,20 @@ def test_trial_of_a_worker_whose_clock_is_behind_counts(
     assert (breaker_of(tenant).trials, breaker_of(tenant).down_until) == (1, now() + BACK_OFF[1])
 
 
+@guards("trial_set_back")
+def test_trial_closes_the_breaker_if_the_clock_is_set_back(
+    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
+) -> None:
+    now.move(-timedelta(minutes=30))
+    trial = answered(tenant, placed(tenant))
+    assert not is_claimed(other, a_pending_attempt(other))
+    now.move(A_SECOND)
+    tenant.take(trial, Ended(reason=Reason.ANSWERED, ended_at=now(), duration=A_SECOND))
+    now.move(voice_server.TRIAL_LASTS)
+    on_trial.run()
+    assert breaker_of(tenant) == Breaker()
+
+
 @pytest.mark.usefixtures("on_trial")
 @pytest.mark.parametrize("fails_of", ["one", "both"])
 def test_alarm_of_a_failed_trial_names_what_the_carrier_did(tenant: Tenant, other: Tenant, fails_of: str) -> None:
