@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import requests
@@ -134,15 +135,35 @@ def test_failures_that_are_far_apart_are_not_in_a_row(
 
 @guards("voice_alone")
 def test_one_company_does_not_stop_the_others(
-    tenant: Tenant, other: Tenant, carrier: SimulatedCarrier, fail: Fail
+    tenant: Tenant, other: Tenant, carrier: SimulatedCarrier, now: TestClock, fail: Fail
 ) -> None:
     """Its calls alone fail, and the voice server answers the probe."""
     for _ in range(4):
         fail(tenant)
     assert breaker_of(tenant) == Breaker()
     at_voice_server(carrier, "POST")
+    now.move(BACK_OFF[0])  # the good answer is kept until then
     fail(tenant)
     assert breaker_of(tenant).cause == voice_server.CAUSE, "now it does not answer"
+
+
+@guards("kept_answer")
+def test_failures_of_one_company_send_few_probes(
+    tenant: Tenant, other: Tenant, now: TestClock, hear: Hear, hints: RecordingHints
+) -> None:
+    server = Mock()
+    server.answers.return_value = True
+    judge = VoiceServerJudge(tenant.context, server, tenant.account_id)
+    for failures in range(1, 21):
+        failed_call(tenant, hear, hints, judge)
+        assert server.answers.call_count == min(failures - 1, 1), "one failure alone opens nothing"
+        now.move(timedelta(milliseconds=100))
+    now.move(BACK_OFF[0])
+    failed_call(tenant, hear, hints, judge)
+    assert server.answers.call_count == 2
+    now.move(-timedelta(minutes=30))
+    failed_call(tenant, hear, hints, judge)
+    assert server.answers.call_count == 3, "the clock was set back"
 
 
 @guards("voice_alone")
@@ -278,20 +299,6 @@ def test_callback_before_the_record_makes_no_room_for_a_trial(
     assert released() == []
     tenant.dial.record([(trial, Accepted(call_sid=f"CA{trial.id.hex}"))])
     assert voice_server.awaits_verdict(breaker_of(tenant))
-
-
-def test_verdict_of_a_trial_is_awaited_if_its_record_is_lost(
-    tenant: Tenant, now: TestClock, on_trial: VoiceServerJudge
-) -> None:
-    [trial] = claimed(tenant, a_pending_attempt(tenant))
-    on_trial.run()
-    assert breaker_of(tenant).is_on_trial, "it is not placed yet"
-    apply_news(tenant, trial, CallStatus.ANSWERED, call_sid=f"CA{trial.id.hex}")
-    on_trial.run()
-    assert voice_server.awaits_verdict(breaker_of(tenant))
-    now.move(voice_server.TRIAL_LASTS)
-    on_trial.run()
-    assert breaker_of(tenant) == Breaker()
 
 
 @guards("voice_cause")

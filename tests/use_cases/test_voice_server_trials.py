@@ -1,4 +1,4 @@
-"""Trials of the voice server that are not answered, that the carrier fails, or whose worker has a clock behind."""
+"""Trials of the voice server: the companies whose calls they are, those without a verdict, and wrong clocks."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -197,6 +197,20 @@ def test_trial_that_a_machine_answered_got_its_instructions(
     now.move(voice_server.TRIAL_LASTS)
     on_trial.run()
     assert (breaker_of(tenant) == Breaker()) is not is_failed
+
+
+def test_verdict_of_a_trial_is_awaited_if_its_record_is_lost(
+    tenant: Tenant, now: TestClock, on_trial: VoiceServerJudge
+) -> None:
+    [trial] = claimed(tenant, a_pending_attempt(tenant))
+    on_trial.run()
+    assert breaker_of(tenant).is_on_trial, "it is not placed yet"
+    apply_news(tenant, trial, CallStatus.ANSWERED, call_sid=f"CA{trial.id.hex}")
+    on_trial.run()
+    assert voice_server.awaits_verdict(breaker_of(tenant))
+    now.move(voice_server.TRIAL_LASTS)
+    on_trial.run()
+    assert breaker_of(tenant) == Breaker()
 
 
 @guards("trial_behind")
