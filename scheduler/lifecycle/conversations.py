@@ -29,7 +29,7 @@ from scheduler.domain.refusals import (
     TooManyCallBacks,
 )
 from scheduler.lifecycle import scheduling, verdicts
-from scheduler.lifecycle.policy import CALL_BACK_GAP, MAX_AHEAD, POLLS, Policy, latest_written
+from scheduler.lifecycle.policy import CALL_BACK_GAP, MAX_AHEAD, POLLS, REPORT_FIRST, Policy, latest_written
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import MAY_HAVE_BEEN_ANSWERED, REFUSALS, has_live_leg, is_awaited
 
@@ -74,6 +74,14 @@ def is_new_report(
     if outcome is ConversationOutcome.CALL_BACK and attempt.call_backs >= MOST_CALL_BACKS:  # guard: call_backs
         raise TooManyCallBacks(limit=MOST_CALL_BACKS)
     return True
+
+
+def may_wait(received_at: datetime, now: datetime) -> bool:
+    """Return whether a report waits for stored callbacks of its call, as long at most as the end waits for a report.
+
+    One that was received later than now was accepted by a wrong clock, and does not wait.
+    """
+    return now - REPORT_FIRST < received_at <= latest_written(now)
 
 
 def _is_refusal(attempt: Attempt, outcome: ConversationOutcome) -> bool:
