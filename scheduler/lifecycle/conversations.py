@@ -1,6 +1,6 @@
 """Conversations: which reports of their outcomes are accepted, and what follows from an outcome."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -117,16 +117,23 @@ class NumberRefusal:
     number_hash: bytes | None = field(repr=False)
 
 
-def is_refused_meanwhile(refusals: Iterable[NumberRefusal], chain: Iterable[Attempt], number_hash: bytes) -> bool:
+def may_be_refused_meanwhile(attempt: Attempt) -> bool:
+    """Return whether an earlier call of the interview may refuse the attempt after it was planned."""
+    return attempt.retry_number > 0 or attempt.manual
+
+
+def has_opted_out_since(refusals: Iterable[NumberRefusal], began_at: datetime) -> bool:
+    return any(each.outcome is ConversationOutcome.OPTED_OUT and each.outcome_at >= began_at for each in refusals)
+
+
+def is_refused_meanwhile(refusals: Collection[NumberRefusal], chain: Iterable[Attempt], number_hash: bytes) -> bool:
     """Return whether this number was refused by any call, or any number by an opt-out since the chain began.
 
     A client that invoked the chain after the opt-out has decided to call another number.
     """
-    began_at = min(each.created_at for each in chain)
-    return any(
-        each.number_hash == number_hash
-        or (each.outcome is ConversationOutcome.OPTED_OUT and each.outcome_at >= began_at)  # guard: refused_meanwhile
-        for each in refusals
+    return (
+        any(each.number_hash == number_hash for each in refusals)
+        or has_opted_out_since(refusals, min(each.created_at for each in chain))  # guard: refused_meanwhile
     )
 
 

@@ -304,10 +304,12 @@ class Effects:
         stores.lines.start_gap(attempt.id, same, change.now, free_at)
 
     def _on_returned_to_pending(self, change: _Change) -> None:
-        """Refresh an attempt that returned to PENDING, or cancel it if its interview has ended."""
+        """Refresh an attempt that returned to PENDING, or cancel it if its interview has ended or it was refused."""
         interview = change.interview
         if change.has_company and retries.may_go_on(interview):
-            self._refresh_schedule(change)
+            change.attempt = self._followers.cancel_refused(change.batch, change.attempt, change.actor, change.now)
+            if change.attempt.state is AttemptState.PENDING:
+                self._refresh_schedule(change)
             return
         if not change.has_company:
             reason = Reason.COMPANY_DELETED

@@ -110,7 +110,7 @@ def _opt_out_of_claimed_retry(play: Play) -> None:
 def _opt_out_before_last_look(play: Play) -> None:
     """Kill the worker that applies the opt-out, while the dialler of the retry is frozen between claim and last look.
 
-    The last look keeps the phone silent. The attempt is held until its interview ends.
+    The last look keeps the phone silent, and the attempt is cancelled when it returns to PENDING.
     """
     with a_voice_server(play, has_verdict=True) as company:
         with _a_retry(play, company, tasks.APPLY) as (attempt, retry):
@@ -123,10 +123,9 @@ def _opt_out_before_last_look(play: Play) -> None:
             thawed(dialler)
             _is_noted_once(play, company, attempt, command)
             play.wait_for_failpoint(lambda: has_ended(dialler) or _deferrals(play, retry) == ["OPTED_OUT"], retry)
-            deletion = accepted(play, company, DeleteInterview(interview_id=attempt.interview_id))
-            apply(play, company, deletion)
         assert _deferrals(play, retry) == ["OPTED_OUT"]
-        play.expected = Ending(rings=1, reasons=(Reason.VOICEMAIL, Reason.INTERVIEW_DELETED))
+        assert company.interview_status(attempt) is InterviewStatus.FAILED
+        play.expected = Ending(rings=1, reasons=(Reason.VOICEMAIL, Reason.REPLACED))
 
 
 # ---- opt-outs of a number that another interview calls
