@@ -29,7 +29,7 @@ from scheduler.domain.refusals import (
     TooManyCallBacks,
 )
 from scheduler.lifecycle import scheduling, verdicts
-from scheduler.lifecycle.policy import CALL_BACK_GAP, MAX_AHEAD, POLLS, REPORT_FIRST, Policy, latest_written
+from scheduler.lifecycle.policy import CALL_BACK_GAP, MAX_AHEAD, POLLS, REPORT_FIRST, SLACK, Policy, latest_written
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import MAY_HAVE_BEEN_ANSWERED, REFUSALS, has_live_leg, is_awaited
 
@@ -123,6 +123,8 @@ def may_be_refused_meanwhile(attempt: Attempt) -> bool:
 
 
 def has_opted_out_since(refusals: Iterable[NumberRefusal], began_at: datetime) -> bool:
+    """Return whether an opt-out was reported since then, as far as the clocks of two workers can tell."""
+    began_at -= SLACK  # guard: refusal_clock
     return any(each.outcome is ConversationOutcome.OPTED_OUT and each.outcome_at >= began_at for each in refusals)
 
 

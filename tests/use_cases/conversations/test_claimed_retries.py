@@ -1,19 +1,23 @@
 """Opt-outs while the next call is claimed already: it returns to PENDING, and rings at no number."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Ended, Reason
 from scheduler.domain.command import InvokeAttempt
 from scheduler.domain.interview import InterviewStatus
+from scheduler.lifecycle.policy import MAX_CLOCK_SKEW
+from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import ApiWriter, Reach, RecordingHints, Tenant, a_claimed_attempt, a_number
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import PAUSED, Perform, candidate_of
-from tests.use_cases.conversations.conftest import follower, report
+from tests.use_cases.conversations.conftest import follower, performing, report
 from tests.use_cases.conversations.test_refused_numbers import after_a_verdict, after_failed_instructions
 
 WRONG_PERSON, OPTED_OUT = ConversationOutcome.WRONG_PERSON, ConversationOutcome.OPTED_OUT
@@ -138,6 +142,40 @@ def test_call_invoked_before_an_opt_out_returns_and_ends(
     by_the_last_look(voice, claim)
     corrects_number(voice, hints, attempt)
     assert not may_ring(voice, now, invoked)
+    assert voice.interview_status(attempt) is InterviewStatus.FAILED
+
+
+# ---- clocks that differ
+
+
+@pytest.fixture
+def perform_behind(voice: Tenant, submit: Submit, hints: RecordingHints, now: TestClock) -> Perform:
+    """Like `perform`, by a worker whose clock is as far behind as it may be."""
+    apply = Apply(replace(voice.context, now=lambda: now() - MAX_CLOCK_SKEW), hints)
+    return performing(voice, submit, apply)
+
+
+@guards("refusal_clock")
+@pytest.mark.parametrize("returns", [False, True])
+def test_opt_out_dated_by_a_clock_behind_ends_an_invoked_chain(
+    voice: Tenant, perform: Perform, perform_behind: Perform, now: TestClock, hints: RecordingHints, *, returns: bool
+) -> None:
+    """It is reported while the invoked call rings, or is claimed. Its time is before that of the invoke."""
+    attempt = after_a_verdict(voice)
+    now.move(timedelta(minutes=11))
+    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer
+    [invoked] = [each for each in voice.attempts(attempt.interview_id) if each.state is AttemptState.PENDING]
+    [claim] = voice.dial.claim([invoked.id]).claimed
+    now.move(timedelta(seconds=1))
+    assert report(perform_behind, attempt, OPTED_OUT) is None
+    [[reported_at]] = voice.ask("SELECT outcome_at FROM attempts WHERE id = :id", id=attempt.id)
+    assert reported_at < invoked.created_at
+    if returns:
+        unsent(voice, claim.attempt)
+    corrects_number(voice, hints, attempt)
+    if not returns:
+        voice.take(claim.attempt, Ended(reason=Reason.NO_ANSWER, ended_at=now()))
+    assert all(each.state is not AttemptState.PENDING for each in voice.attempts(attempt.interview_id))
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
 
 
