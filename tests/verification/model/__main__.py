@@ -79,6 +79,7 @@ CONVERSATIONS: Mapping[str, str] = {
     "AN_INVOKE_PASSES_THE_WAIT": "an invoke creates an attempt while a report is awaited",
     "CLAIMS_PASS_COMMANDS": "an attempt is claimed before a report is applied",
     "THE_WAIT_PASSES_COMMANDS": "the wait ends while a report that came in time is not applied",
+    "AN_END_PASSES_A_REPORT": "a call ends before an accepted report is applied, which the end refuses",
     "A_WAIT_NEVER_ENDS": "an interview waits forever for a report",
     "A_LAST_LOOK_FORGETS_REPORTS": "a call rings after an earlier conversation has reported an opt-out",
 }

@@ -29,6 +29,17 @@ mtype:kind = {
   NO_KIND, REPORT_FINISHED, REPORT_CALL_BACK, REPORT_OPTED_OUT, REPORT_TECHNICAL, INVOKE, DELETE_INTERVIEW
 };
 
+/* Besides CALL_BACK. */
+#ifdef OPT_OUTS
+#define REPORT_OTHER REPORT_OPTED_OUT
+#else
+#ifdef TECHNICALS
+#define REPORT_OTHER REPORT_TECHNICAL
+#else
+#define REPORT_OTHER REPORT_FINISHED
+#endif
+#endif
+
 /* Progress of a call, for the carrier and as it was heard. */
 #define NOTHING 0
 #define RINGS 1
@@ -51,7 +62,7 @@ typedef Attempt {
   /* Fields for the assertions only. */
   bool was_given_up = false;
   bool was_reported = false; /* a report was answered with success */
-  bool in_time = false; /* a report was accepted before the end of the wait */
+  bool in_time = false; /* a report that counts was accepted, and none is applied yet */
   bool was_invoked = false; /* it was replaced by an invoke, or the interview was deleted */
   bool was_waited_for = false; /* the time for a verdict was over */
   byte decided = 0;
@@ -116,7 +127,7 @@ inline reported(a, what) {
   :: else -> assert(at[a].awaited || what == OPTED_OUT); TAKES(a, COMPLETED, COMPLETED, ANSWERED)
   fi;
   assert(at[a].outcome == NO_OUTCOME || what == OPTED_OUT);
-  at[a].outcome = what; at[a].awaited = false; at[a].was_reported = true
+  at[a].outcome = what; at[a].awaited = false; at[a].was_reported = true; at[a].in_time = false
 }
 
 inline outcome_awaited(a) { TAKES(a, COMPLETED, COMPLETED, ANSWERED); at[a].awaited = true }
@@ -312,6 +323,20 @@ inline refuses(a) {
 #define LACKED_INSTRUCTIONS(a) (at[a].failed && (at[a].outcome == NO_OUTCOME || at[a].outcome == TECHNICAL))
 #endif
 
+/* An end that would refuse an accepted report waits until the report is applied: callbacks come again, polls are repeated.
+ * After an end whose outcome is awaited the report is accepted, so such an end does not wait. */
+#define A_REPORT_WAITS (inbox ?? [REPORT_CALL_BACK, _] || inbox ?? [REPORT_OTHER, _])
+#define IS_UNREPORTED(a) \
+  (at[a].outcome == NO_OUTCOME && (at[a].state == IN_PROGRESS || at[a].looked_for) && \
+   (at[a].heard == TALKS || at[a].hung_up))
+#define IS_BY_PERSON(a) (at[a].was_answered && !LACKED_INSTRUCTIONS(a) && !COUNTS_AS_MACHINE(a))
+#ifdef AN_END_PASSES_A_REPORT
+#define MAY_END(a, is_by_person) true
+#else
+#define MAY_END(a, is_by_person) \
+  (!A_REPORT_WAITS || !IS_UNREPORTED(a) || ((is_by_person) && at[a].state == IN_PROGRESS && MAY_GO_ON))
+#endif
+
 inline ends(a) {
   if
   :: at[a].was_answered && LACKED_INSTRUCTIONS(a) -> why = INSTRUCTIONS_FAILED
@@ -380,7 +405,8 @@ inline hears_end(a) {
   :: !at[a].hung_up && (at[a].state == IN_PROGRESS || (at[a].reason == OUTCOME_UNKNOWN && !HAS_CALL)) ->
      if
      :: VERDICT_IS_OWED(a) -> verdict_awaited(a)
-     :: else -> ending = true
+     :: !VERDICT_IS_OWED(a) && MAY_END(a, IS_BY_PERSON(a)) -> ending = true
+     :: else -> skip
      fi
   :: else -> skip
   fi
@@ -388,7 +414,7 @@ inline hears_end(a) {
 
 inline hears_verdict(a) {
   if
-  :: at[a].hung_up -> verdict_heard(a); ending = true
+  :: at[a].hung_up && MAY_END(a, !at[a].by_machine) -> verdict_heard(a); ending = true
   :: !at[a].hung_up && !at[a].verdict && at[a].heard >= TALKS && (at[a].state == IN_PROGRESS || at[a].looked_for) ->
      verdict_heard(a)
   :: !at[a].hung_up && !at[a].verdict && at[a].heard < TALKS && at[a].state == IN_PROGRESS ->
@@ -404,7 +430,7 @@ inline hears_verdict(a) {
 inline hears_fallback(a) {
   if
   :: at[a].failed -> skip
-  :: !at[a].failed && at[a].hung_up -> at[a].failed = true; ending = true
+  :: !at[a].failed && at[a].hung_up && MAY_END(a, false) -> at[a].failed = true; ending = true
   :: !at[a].failed && !at[a].hung_up && at[a].state == IN_PROGRESS -> at[a].failed = true; progressed(a, TALKS)
   :: !at[a].failed && !at[a].hung_up && at[a].reason == OUTCOME_UNKNOWN && !HAS_CALL ->
      at[a].failed = true; leg_seen(a, TALKS); cancels_successor()
@@ -525,9 +551,10 @@ inline settles(a) {
   if
   :: WAIT_IS_OVER(a) -> not_reported(a); decides(a)
      /* The time is over: the verdict counts as a person. Only then may a call without one end. */
-  :: at[a].hung_up -> at[a].was_waited_for = true; ending = true
-  :: at[a].state == IN_PROGRESS && !at[a].hung_up && at[a].leg == OVER -> proof_missing(a); given_up(a)
-  :: at[a].looked_for && !at[a].hung_up && at[a].leg == OVER -> proof_missing(a); given_up(a)
+  :: at[a].hung_up && MAY_END(a, IS_BY_PERSON(a)) -> at[a].was_waited_for = true; ending = true
+  :: at[a].state == IN_PROGRESS && !at[a].hung_up && at[a].leg == OVER && MAY_END(a, false) ->
+     proof_missing(a); given_up(a)
+  :: at[a].looked_for && !at[a].hung_up && at[a].leg == OVER && MAY_END(a, false) -> proof_missing(a); given_up(a)
   fi
 }
 
@@ -556,14 +583,27 @@ end_settle:
 
 inline accepted(what, a) { inbox ! what, a }
 
-#ifdef OPT_OUTS
-#define REPORT_OTHER REPORT_OPTED_OUT
+#ifdef A_SECOND_REPORT_COUNTS
+#define IS_NEW(a) true
 #else
-#ifdef TECHNICALS
-#define REPORT_OTHER REPORT_TECHNICAL
-#else
-#define REPORT_OTHER REPORT_FINISHED
+#define IS_NEW(a) (at[a].outcome == NO_OUTCOME)
 #endif
+#ifdef A_FOUND_CALL_IS_NOT_REPORTED
+#define IS_LIVE_FOR_US(a) (at[a].state == IN_PROGRESS)
+#else
+#define IS_LIVE_FOR_US(a) (at[a].state == IN_PROGRESS || at[a].looked_for)
+#endif
+#define MAY_BE_REPORTED(a) (at[a].awaited || (IS_LIVE_FOR_US(a) && (at[a].heard == TALKS || at[a].hung_up)))
+
+/* An opt-out is accepted of each call that was answered, or may have been, whatever was reported before. */
+#define MAY_HAVE_BEEN_ANSWERED(a) \
+  (at[a].reason == ANSWERED || at[a].reason == VOICEMAIL || at[a].reason == INSTRUCTIONS_FAILED || \
+   at[a].reason == OUTCOME_UNKNOWN)
+#ifdef A_LATE_REFUSAL_IS_REFUSED
+#define IS_REFUSAL(a, what) false
+#else
+#define IS_REFUSAL(a, what) (what == OPTED_OUT && at[a].outcome != OPTED_OUT && \
+                             (MAY_BE_REPORTED(a) || MAY_HAVE_BEEN_ANSWERED(a)))
 #endif
 
 /* A report of each of two outcomes for each call, in any order, in the call or later. */
@@ -580,7 +620,7 @@ end_voice:
        :: at[ATTEMPTS].was_answered -> a = ATTEMPTS
        fi;
        if :: accepted(REPORT_OTHER, a) :: accepted(REPORT_CALL_BACK, a) fi;
-       if :: at[a].awaited -> at[a].in_time = true :: else -> skip fi;
+       if :: MAY_BE_REPORTED(a) && !at[a].was_reported -> at[a].in_time = true :: else -> skip fi;
        a = 0
      }
   od
@@ -606,29 +646,6 @@ active proctype Caller() {
   od
 }
 
-#ifdef A_SECOND_REPORT_COUNTS
-#define IS_NEW(a) true
-#else
-#define IS_NEW(a) (at[a].outcome == NO_OUTCOME)
-#endif
-#ifdef A_FOUND_CALL_IS_NOT_REPORTED
-#define IS_LIVE_FOR_US(a) (at[a].state == IN_PROGRESS)
-#else
-#define IS_LIVE_FOR_US(a) (at[a].state == IN_PROGRESS || at[a].looked_for)
-#endif
-#define MAY_BE_REPORTED(a) (at[a].awaited || (IS_LIVE_FOR_US(a) && (at[a].heard == TALKS || at[a].hung_up)))
-
-/* An opt-out is accepted of each call that was answered, or may have been, whatever was reported before. */
-#define MAY_HAVE_BEEN_ANSWERED(a) \
-  (at[a].reason == ANSWERED || at[a].reason == VOICEMAIL || at[a].reason == INSTRUCTIONS_FAILED || \
-   at[a].reason == OUTCOME_UNKNOWN)
-#ifdef A_LATE_REFUSAL_IS_REFUSED
-#define IS_REFUSAL(a, what) false
-#else
-#define IS_REFUSAL(a, what) (what == OPTED_OUT && at[a].outcome != OPTED_OUT && \
-                             (MAY_BE_REPORTED(a) || MAY_HAVE_BEEN_ANSWERED(a)))
-#endif
-
 inline applies_report(a, what) {
   if
   :: !is_deleted && ((IS_NEW(a) && MAY_BE_REPORTED(a)) || IS_REFUSAL(a, what)) ->
@@ -646,7 +663,7 @@ inline applies_report(a, what) {
         if :: what == OPTED_OUT -> refuses(a) :: else -> skip fi
      fi
   :: else ->
-     assert(!at[a].in_time || at[a].was_reported || is_deleted); /* accepted in time, and refused */
+     assert(!at[a].in_time || is_deleted); /* accepted in time, and refused: a retry rings the person */
      assert(!IS_LIVE(a) || at[a].heard != TALKS || at[a].outcome != NO_OUTCOME || is_deleted);
      assert(what != OPTED_OUT || at[a].outcome == OPTED_OUT || is_deleted || !MAY_HAVE_BEEN_ANSWERED(a))
   fi
