@@ -5,10 +5,12 @@
  * The model has one interview of a company that may report, and up to ATTEMPTS attempts of it. A voice server reports
  * two outcomes of each call, which differ: CALL_BACK, and FINISHED or (with OPT_OUTS) OPTED_OUT or (with TECHNICALS)
  * TECHNICAL. An opt-out may come late. A client invokes the interview or deletes it, COMMANDS times. News of the
- * carrier come in any order, or never. Settle polls, ends waits, gives calls up, and hears late proof.
+ * carrier come in any order, or never. Settle polls, ends waits, gives calls up, and hears late proof. With OTHERS,
+ * another interview of the company calls the same number, any number of times.
  *
  * Events follow scheduler/lifecycle/state_machine.py, as in dial.pml, which has what happens between claim and POST:
- * here a claimed call is placed in one step. Accepted commands wait in `inbox`, and are applied in their order.
+ * here a claimed call is placed in one step. Accepted commands wait in `inbox`, and are applied in their order. Left out
+ * are WRONG_PERSON, commands in quarantine, keys that are revoked, and the hour after which an end waits for no report.
  *
  * `make model` runs it; tests/verification/model/__main__.py has the sizes, and the rule that each -DNAME breaks.
  */
@@ -17,6 +19,9 @@
 #endif
 #ifndef COMMANDS
 #define COMMANDS 1
+#endif
+#ifndef INBOX
+#define INBOX 3
 #endif
 
 mtype:state = { NONE, PENDING, IN_PROGRESS, COMPLETED, FAILED, CANCELLED };
@@ -74,7 +79,14 @@ byte made = 0;
 mtype:status status = IS_SCHEDULED;
 bool is_deleted = false;
 bool is_proven_late = false; /* late proof has completed the interview */
-chan inbox = [3] of { mtype:kind, byte };
+#ifdef OTHERS
+bool is_line_taken = false; /* the other interview has claimed a call */
+bool is_refused = false; /* for an assertion only: an opt-out that counts was accepted */
+#define IS_LINE_TAKEN is_line_taken
+#else
+#define IS_LINE_TAKEN false
+#endif
+chan inbox = [INBOX] of { mtype:kind, byte };
 
 #define IS_OPEN(a) (at[a].state == PENDING || at[a].state == IN_PROGRESS)
 #define IS_LIVE(a) (at[a].leg == RINGS || at[a].leg == TALKS)
@@ -323,8 +335,8 @@ inline refuses(a) {
 #define LACKED_INSTRUCTIONS(a) (at[a].failed && (at[a].outcome == NO_OUTCOME || at[a].outcome == TECHNICAL))
 #endif
 
-/* An end that would refuse an accepted report waits until the report is applied: callbacks come again, polls are repeated.
- * After an end whose outcome is awaited the report is accepted, so such an end does not wait. */
+/* A call does not end before a waiting report is applied that would be refused after the end: callbacks come again, and
+ * polls are repeated. After an end whose outcome is awaited the report is accepted, so such an end does not wait. */
 #define A_REPORT_WAITS (inbox ?? [REPORT_CALL_BACK, _] || inbox ?? [REPORT_OTHER, _])
 #define IS_UNREPORTED(a) \
   (at[a].outcome == NO_OUTCOME && (at[a].state == IN_PROGRESS || at[a].looked_for) && \
@@ -373,8 +385,8 @@ inline ends_if_it_is_over(a) { /* one copy of `ends` in each process */
 #define VERDICT_IS_OWED(a) (at[a].was_answered && !at[a].verdict && !at[a].failed && at[a].outcome == NO_OUTCOME)
 #endif
 
-/* Another attempt of the interview has the line: this would be an alarm, and the company pauses. */
-#define HAS_CALL (HAS_OPEN && at[made].state == IN_PROGRESS)
+/* Another attempt has the line: this would be an alarm, and the company pauses. */
+#define HAS_CALL (IS_LINE_TAKEN || (HAS_OPEN && at[made].state == IN_PROGRESS))
 
 /* A callback that comes late or again is no event. */
 inline is_no_news(a) {
@@ -493,7 +505,7 @@ end_dialler:
   do
   :: atomic {
        made > 0 && at[made].state == PENDING && NONE_IS_WAITING && status == IS_SCHEDULED && NONE_IS_LOOKED_FOR &&
-       !IS_HELD ->
+       !IS_HELD && !IS_LINE_TAKEN ->
        claimed(made);
        assert(empty(inbox) && !is_deleted && !HAS_OPTED_OUT);
        for (other : 1 .. ATTEMPTS) { assert(!IS_LIVE(other) || at[other].was_given_up) };
@@ -503,6 +515,31 @@ end_dialler:
      }
   od
 }
+
+#ifdef OTHERS
+#ifdef A_LAST_LOOK_PASSES_REFUSALS
+#define A_REFUSAL_WAITS false
+#else
+#define A_REFUSAL_WAITS inbox ?? [REPORT_OPTED_OUT, _]
+#endif
+
+/* Another interview of the number. Its claim does not read the inbox. Its last look also reads the opt-outs that were
+ * accepted and are not applied. An opt-out that is accepted later does not stop the call, which rings and ends. */
+active proctype Other() {
+end_other:
+  do
+  :: true -> break
+  :: atomic { !HAS_CALL && NONE_IS_LOOKED_FOR -> is_line_taken = true };
+     atomic {
+       if
+       :: IS_HELD || A_REFUSAL_WAITS -> skip /* the attempt is pending again */
+       :: else -> assert(!is_refused)
+       fi;
+       is_line_taken = false
+     }
+  od
+}
+#endif
 
 active proctype Phone() {
   byte a = 0;
@@ -619,7 +656,13 @@ end_voice:
        :: at[2].was_answered -> a = 2
        :: at[ATTEMPTS].was_answered -> a = ATTEMPTS
        fi;
-       if :: accepted(REPORT_OTHER, a) :: accepted(REPORT_CALL_BACK, a) fi;
+       if
+       :: accepted(REPORT_CALL_BACK, a)
+       :: accepted(REPORT_OTHER, a);
+#ifdef OTHERS
+          if :: MAY_BE_REPORTED(a) || MAY_HAVE_BEEN_ANSWERED(a) -> is_refused = true :: else -> skip fi
+#endif
+       fi;
        if :: MAY_BE_REPORTED(a) && !at[a].was_reported -> at[a].in_time = true :: else -> skip fi;
        a = 0
      }
