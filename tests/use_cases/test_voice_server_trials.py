@@ -4,13 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.interface import CarrierUnavailable
+from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, Ended, Progressed, Reason
 from scheduler.domain.call import Accepted, AnsweredBy, AnswerUnknown, CallProgress, CallStatus
 from scheduler.lifecycle import voice_server
@@ -28,6 +27,7 @@ from tests.support.builders import (
     a_placed_attempt,
     of_company,
 )
+from tests.support.servers import SimulatedCarrier, a_closed_port
 from tests.use_cases.conftest import Released, answered, apply_news, breaker_of, claimed, is_claimed
 from tests.use_cases.test_voice_server_judge import A_SECOND, failed_call, placed
 
@@ -257,7 +257,13 @@ def test_alarm_of_a_failed_trial_names_what_the_carrier_did(tenant: Tenant, othe
 
 @pytest.mark.parametrize("is_tried", [False, True])
 def test_failed_probe_of_the_carrier_does_not_end_the_outage(
-    tenant: Tenant, other: Tenant, now: TestClock, hear: Hear, hints: RecordingHints, is_tried: bool
+    tenant: Tenant,
+    other: Tenant,
+    carrier: SimulatedCarrier,
+    now: TestClock,
+    hear: Hear,
+    hints: RecordingHints,
+    is_tried: bool,
 ) -> None:
     """The carrier failed the calls of one company, and is probed while calls get no instructions."""
     judge = VoiceServerJudge(tenant.context, None, tenant.account_id)
@@ -265,18 +271,18 @@ def test_failed_probe_of_the_carrier_does_not_end_the_outage(
     tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_500"))])
     now.move(BACK_OFF[0])
 
-    def lose() -> None:
-        for each, attempt in failing.values():
-            failed_call(each, hear, hints, judge, attempt)
-        if is_tried:
-            now.move(BACK_OFF[0])
-            judge.run()
-        raise CarrierUnavailable
+    class Queries(TwilioQueries):
+        def probe(self) -> None:
+            for each, attempt in failing.values():
+                failed_call(each, hear, hints, judge, attempt)
+            if is_tried:
+                now.move(BACK_OFF[0])
+                judge.run()
+            super().probe()
 
-    queries = Mock()
-    queries.probe.side_effect = lose
+    away = Queries(carrier.account(url=a_closed_port()), tenant.policy)
     with capture_logs() as logs:
-        CarrierProbe(tenant.context, queries, tenant.account_id).run()
+        CarrierProbe(tenant.context, away, tenant.account_id).run()
     assert alarms_of(logs)[-1] == "CARRIER_HTTP_500"
     down = breaker_of(tenant)
     assert (down.is_down, down.cause, down.answered_at) == (True, voice_server.CAUSE, None)
