@@ -23,7 +23,15 @@ from command_line.app import (
     print_pages,
 )
 from command_line.output import print_json, print_note, print_result, refuse
-from scheduler.domain.principal import PER_HOUR, PER_MINUTE, KeyKind, OperatorRole, Principal
+from scheduler.domain.principal import (
+    PER_HOUR,
+    PER_MINUTE,
+    VOICE_PER_HOUR,
+    VOICE_PER_MINUTE,
+    KeyKind,
+    OperatorRole,
+    Principal,
+)
 
 if TYPE_CHECKING:
     from command_line.session import OperatorSession
@@ -31,9 +39,12 @@ if TYPE_CHECKING:
 _MAX_REQUESTS = 1_000_000
 
 
-def _rate(unit: str, default: int) -> Any:  # noqa: ANN401 - of typer
+def _rate(unit: str, default: int, of_voice: int) -> Any:  # noqa: ANN401 - of typer
     return typer.Option(
-        min=1, max=_MAX_REQUESTS, help=f"Requests per {unit}. Default: {default}, or those of the rotated key."
+        min=1,
+        max=_MAX_REQUESTS,
+        help=f"Requests per {unit}. Default: {default}, {of_voice} if the only scope is voice, or those of the rotated"
+        " key.",
     )
 
 
@@ -66,8 +77,8 @@ def keys_create(
         ),
     ] = None,
     expires: Annotated[str | None, typer.Option(help="Expiry time, e.g. 2027-01-01T00:00:00Z. Default: never.")] = None,
-    per_minute: Annotated[int | None, _rate("minute", PER_MINUTE)] = None,
-    per_hour: Annotated[int | None, _rate("hour", PER_HOUR)] = None,
+    per_minute: Annotated[int | None, _rate("minute", PER_MINUTE, VOICE_PER_MINUTE)] = None,
+    per_hour: Annotated[int | None, _rate("hour", PER_HOUR, VOICE_PER_HOUR)] = None,
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:

@@ -118,7 +118,7 @@ class LastLookView(Wire):
     result: LookResult = Field(
         description="PASSED: the request was sent to the carrier. BLOCKED: a rule blocked the call. NOT_SENT: nothing"
         " was sent for another reason. NOT_RECORDED: the process that checked ended before it could record the result,"
-        " or the call had ended before that."
+        " the call had ended before that, or the record was changed."
     )
     cause: str | None = Field(description="The rule or the reason for which nothing was sent.")
     claimed_at: datetime = Field(description="When a process took the call on.")
@@ -199,10 +199,15 @@ class ReportedView(Wire):
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:
-        """Build it. None: the conversation reported nothing in time, and so counts as finished."""
+        """Build it. None: the conversation reported nothing in time, and so counts as finished.
+
+        Without the entry that set it, FINISHED may be assumed, so it is not shown as reported.
+        """
         attempt = evidence.attempt
         told = [name for name in (each.happening.event for each in evidence.entries) if name in _REPORTS]
         if attempt.outcome is None or told[-1:] == [NotReported.name]:
+            return None
+        if not told and attempt.outcome is ConversationOutcome.FINISHED:
             return None
         call_back_at = None if attempt.call_back is None else attempt.call_back.due_at
         return cls.view_of(attempt, reported_at=attempt.outcome_at, call_back_at=call_back_at)
@@ -227,7 +232,9 @@ class EvidenceView(Wire):
     carrier: EvidenceCarrierView
     answered_by: str | None = Field(examples=["PERSON"])
     duration_seconds: float | None
-    reported: ReportedView | None = Field(description="What the conversation reported. Null: nothing in time.")
+    reported: ReportedView | None = Field(
+        description="What the conversation reported. Null: nothing in time, or FINISHED without its entry in `history`."
+    )
     history: list[EvidenceEntryView] = Field(description="Oldest first. At most the newest 1,000 entries.")
     history_cut: bool = Field(
         description="True if earlier entries are stored and not shown. Then no seal proves the first shown one."

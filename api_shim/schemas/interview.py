@@ -253,8 +253,12 @@ ExplanationAnswer = answer("ExplanationAnswer", ExplanationView, "The explanatio
 
 def _on_the_wire(name: str, value: Any) -> Any:  # noqa: ANN401 - JSON
     """Convert a stored history value to its wire form: instants in UTC with Z, the progress of a call as a word."""
-    if name == "rank":
-        return CallProgress(value).name
-    if not (name == "until" or name.endswith(("_at", "_until"))) or not isinstance(value, str):
+    try:
+        if name == "rank":
+            return CallProgress(value).name
+        if (name == "until" or name.endswith(("_at", "_until"))) and isinstance(value, str):
+            return datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        # The entry was changed. The evidence of the call reports it.
         return value
-    return datetime.fromisoformat(value).astimezone(UTC)
+    return value

@@ -150,7 +150,7 @@ class Attempt:
     answered_by: AnsweredBy | None = None
     duration: timedelta | None = None
     hung_up_at: datetime | None = None
-    """Set while an ended call waits for the verdict of asynchronous machine detection: the end of the call."""
+    """The end of the call. Set while it waits for the verdict of asynchronous machine detection, or for a report."""
     ended_at: datetime | None = None
     hang_up: HangUpCause | None = None
     """Set while the carrier must end the call."""
@@ -273,8 +273,8 @@ class VerdictHeard(OfPost):
 class VerdictAwaited(OfPost):
     """An answered call has ended before the verdict of its asynchronous machine detection. At `look_at` it is polled.
 
-    Without a verdict it then counts as answered by a person. Also of a short call whose end was proven late, and whose
-    notifications are not read yet.
+    Without a verdict it then counts as answered by a person. Also of a call whose end was proven late: of a short one,
+    until its notifications are read, and of one that was found live, until its conversation has reported an outcome.
     """
 
     name: ClassVar[str] = "verdict_awaited"

@@ -84,7 +84,7 @@ class LookResult(StrEnum):
     NOT_SENT = "NOT_SENT"
     """Nothing was sent, for a reason that concerns no rule, such as a slow machine."""
     NOT_RECORDED = "NOT_RECORDED"
-    """The worker ended before it could record the look, or the call had ended before that."""
+    """The worker ended before it could record the look, the call had ended before that, or the record was changed."""
 
 
 class RuleResult(StrEnum):

@@ -110,6 +110,14 @@ PER_MINUTE = 60
 """Requests, unless the key has a rate limit of its own."""
 PER_HOUR = 2000
 """The same."""
+VOICE_PER_MINUTE = 600
+"""Requests with a key whose only scope is `voice`, unless it has a rate limit of its own.
+
+A voice server sends three requests for each answered call, and a refused one loses the instructions or the report of a
+person. So this is 200 answered calls a minute.
+"""
+VOICE_PER_HOUR = 60 * VOICE_PER_MINUTE
+"""The same."""
 
 
 class KeyState(StrEnum):

@@ -1,6 +1,6 @@
 """Conversations: which reports of their outcomes are accepted, and what follows from an outcome."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -14,8 +14,10 @@ from scheduler.domain.attempt import (
     ProofMissing,
     Proven,
     Reason,
+    VerdictAwaited,
+    VerdictHeard,
 )
-from scheduler.domain.call import CallProgress, Schedule, ScheduleWarning
+from scheduler.domain.call import CallNews, CallProgress, Schedule, ScheduleWarning
 from scheduler.domain.command import ReportOutcome, Request
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import (
@@ -26,8 +28,8 @@ from scheduler.domain.refusals import (
     TimezoneUnknown,
     TooManyCallBacks,
 )
-from scheduler.lifecycle import scheduling
-from scheduler.lifecycle.policy import CALL_BACK_GAP, MAX_AHEAD, Policy
+from scheduler.lifecycle import scheduling, verdicts
+from scheduler.lifecycle.policy import CALL_BACK_GAP, MAX_AHEAD, POLLS, REPORT_FIRST, SLACK, Policy, latest_written
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import MAY_HAVE_BEEN_ANSWERED, REFUSALS, has_live_leg, is_awaited
 
@@ -74,6 +76,14 @@ def is_new_report(
     return True
 
 
+def may_wait(received_at: datetime, now: datetime) -> bool:
+    """Return whether a report waits for stored callbacks of its call, as long at most as the end waits for a report.
+
+    One that was received later than now was accepted by a wrong clock, and does not wait.
+    """
+    return now - REPORT_FIRST < received_at <= latest_written(now)
+
+
 def _is_refusal(attempt: Attempt, outcome: ConversationOutcome) -> bool:
     """Return whether this is a refusal of the number by a call that was answered, or may have been.
 
@@ -107,16 +117,25 @@ class NumberRefusal:
     number_hash: bytes | None = field(repr=False)
 
 
-def is_refused_meanwhile(refusals: Iterable[NumberRefusal], chain: Iterable[Attempt], number_hash: bytes) -> bool:
+def may_be_refused_meanwhile(attempt: Attempt) -> bool:
+    """Return whether an earlier call of the interview may refuse the attempt after it was planned."""
+    return attempt.retry_number > 0 or attempt.manual
+
+
+def has_opted_out_since(refusals: Iterable[NumberRefusal], began_at: datetime) -> bool:
+    """Return whether an opt-out was reported since then, as far as the clocks of two workers can tell."""
+    began_at -= SLACK  # guard: refusal_clock
+    return any(each.outcome is ConversationOutcome.OPTED_OUT and each.outcome_at >= began_at for each in refusals)
+
+
+def is_refused_meanwhile(refusals: Collection[NumberRefusal], chain: Iterable[Attempt], number_hash: bytes) -> bool:
     """Return whether this number was refused by any call, or any number by an opt-out since the chain began.
 
     A client that invoked the chain after the opt-out has decided to call another number.
     """
-    began_at = min(each.created_at for each in chain)
-    return any(
-        each.number_hash == number_hash
-        or (each.outcome is ConversationOutcome.OPTED_OUT and each.outcome_at >= began_at)  # guard: refused_meanwhile
-        for each in refusals
+    return (
+        any(each.number_hash == number_hash for each in refusals)
+        or has_opted_out_since(refusals, min(each.created_at for each in chain))  # guard: refused_meanwhile
     )
 
 
@@ -124,6 +143,46 @@ def ends_unreported(attempt: Attempt, happened: Sequence[Event]) -> bool:
     """Return whether these events end a call that was answered and whose conversation has not reported an outcome."""
     ends = any(isinstance(each, Ended | Proven | ProofMissing) for each in happened)
     return ends and attempt.outcome is None and _is_conversation(attempt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofWait:
+    """Late proof that a call was answered is written later: its conversation may still report an outcome."""
+
+    look_at: datetime
+    """The poll that ends the wait, at the latest."""
+    events: tuple[Event, ...]
+    """What is known of the end now. None if its wait has begun."""
+
+
+def wait_for_report(attempt: Attempt, happened: Sequence[Event], now: datetime, policy: Policy) -> ProofWait | None:
+    """Let late proof of an answered call wait for the report of its conversation. None: it does not wait.
+
+    The call was found live, so its end is known, and its conversation may report as long after it as any other one. A
+    wait that begins later than now was written by a wrong clock, and is over.
+    """
+    proof = happened[-1] if happened else None
+    if not isinstance(proof, Proven) or proof.reason is not Reason.ANSWERED or attempt.outcome is not None:
+        return None
+    since = attempt.hung_up_at or now
+    if not has_live_leg(attempt) or attempt.hang_up is not None or since > latest_written(now):
+        return None
+    if now - since >= policy.outcome_wait:  # guard: late_wait_over
+        return None
+    look_at = min(since + policy.outcome_wait, now + POLLS[-1])
+    if attempt.hung_up_at is not None:
+        return ProofWait(look_at=look_at, events=())
+    awaited = VerdictAwaited(call_sid=proof.call_sid, look_at=look_at, duration=proof.duration)
+    if proof.answered_by in {None, attempt.answered_by}:
+        return ProofWait(look_at=look_at, events=(awaited,))
+    return ProofWait(look_at=look_at, events=(VerdictHeard(answered_by=proof.answered_by), awaited))
+
+
+def known_end(attempt: Attempt) -> CallNews | None:
+    """Repeat the news of the end of a call that was found late, once its outcome is reported. None: it is not known."""
+    if not has_live_leg(attempt) or attempt.hung_up_at is None:
+        return None
+    return replace(verdicts.heard_end(attempt), token=attempt.token)
 
 
 def _is_conversation(attempt: Attempt) -> bool:

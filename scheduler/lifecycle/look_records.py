@@ -1,8 +1,9 @@
 """Records of last looks: the facts by which a call was permitted, kept with the history entry of its answer."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
+from operator import index
 from typing import Any
 
 from scheduler.domain.call import CalleeClock
@@ -60,19 +61,21 @@ def _hours(intervals: tuple[CallTimeInterval, ...], near: frozenset[int]) -> lis
 
 
 def last_look(history: Sequence[HistoryEntry]) -> LastLook | None:
-    """Find the last look in a history, oldest entry first. None: the history has no claim."""
+    """Find the last look in a history, oldest entry first. None: the history has no claim.
+
+    A record or a cause that cannot be read is not recorded.
+    """
     claims = [place for place, entry in enumerate(history) if entry.event == "claimed"]
     if not claims:
         return None
     claim, after = history[claims[-1]], history[claims[-1] + 1 :]
-    stored = next((entry.detail["look"] for entry in after if "look" in entry.detail), None)
-    if stored is not None:
-        record = _read(stored)
+    record = next((_read(entry.detail["look"]) for entry in after if "look" in entry.detail), None)
+    if record is not None:
         rules = tuple((rule, RuleResult.PASSED) for rule in _checked(record.form))
         return LastLook(claimed_at=claim.at, result=LookResult.PASSED, cause=None, rules=rules, record=record)
     cause = after[0].detail.get("cause") if after and after[0].event in {"deferred", "not_placed"} else None
-    if cause is None:
-        result, rules = LookResult.NOT_RECORDED, ()
+    if not isinstance(cause, str):
+        cause, result, rules = None, LookResult.NOT_RECORDED, ()
     elif cause in Rule.__members__:
         result, rules = LookResult.BLOCKED, tuple(_until_blocked(Rule(cause)))
     else:
@@ -95,15 +98,44 @@ def _until_blocked(blocked: Rule) -> Iterator[tuple[Rule, RuleResult]]:
             yield rule, RuleResult.PASSED if rule in _AT_THE_CLAIM else result
 
 
-def _read(form: Mapping[str, Any]) -> LookRecord:
-    return LookRecord(
-        at=datetime.fromisoformat(form["at"]),
-        leave_by=datetime.fromisoformat(form["leave_by"]),
-        utc_offsets={name: timedelta(seconds=seconds) for name, seconds in form["offsets"].items()},
-        hours=tuple(LookHours(days=tuple(days), start=start, end=end) for days, start, end in form["hours"]),
-        room=timedelta(seconds=form["room_s"]),
-        consent_until=date.fromisoformat(form["consent_until"]),
-        country=form["country"],
-        tzdata_version=form["tzdata"],
-        form=form["form"],
-    )
+def _read(form: Any) -> LookRecord | None:  # noqa: ANN401 - JSON
+    """Read a stored record. None: it was changed, and cannot be read."""
+    try:
+        return LookRecord(
+            at=_instant(form["at"]),
+            leave_by=_instant(form["leave_by"]),
+            utc_offsets={name: _offset(seconds) for name, seconds in form["offsets"].items()},
+            hours=tuple(
+                LookHours(days=tuple(map(_text, days)), start=_text(start), end=_text(end))
+                for days, start, end in form["hours"]
+            ),
+            room=timedelta(seconds=form["room_s"]),
+            consent_until=date.fromisoformat(form["consent_until"]),
+            country=None if form["country"] is None else _text(form["country"]),
+            tzdata_version=_text(form["tzdata"]),
+            form=index(form["form"]),
+        )
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return None
+
+
+def _instant(text: str) -> datetime:
+    """Read an aware instant that has a local time on each clock."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError("naive")
+    _ = at - _A_DAY, at + _A_DAY
+    return at
+
+
+def _offset(seconds: float) -> timedelta:
+    """Read an offset of less than a day."""
+    offset = timedelta(seconds=seconds)
+    timezone(offset)
+    return offset
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value

@@ -38,7 +38,8 @@ class Trial:
     is_open: bool
     """One of them rings, or was answered only now."""
     has_succeeded: bool
-    """One was answered and has not failed. A call without any news counts too: its fallback may be lost as well.
+    """One was answered, also by a machine, and has not failed. A call without any news counts too: its fallback may be
+    lost as well.
 
     A call that rings, waits in the carrier's queue or has an unknown answer shows nothing.
     """
@@ -98,7 +99,7 @@ def after_failure(
 
 def after_trial_was_placed(breaker: Breaker, now: datetime) -> Breaker:
     """Compute the breaker while the trial call must show whether it gets instructions. No other call is placed."""
-    return replace(breaker, down_until=now + TRIAL_LASTS)
+    return _waiting(breaker, TRIAL_LASTS, now)
 
 
 def after_carrier_failure(before: Breaker, judged: Breaker) -> Breaker:
@@ -111,7 +112,18 @@ def after_carrier_failure(before: Breaker, judged: Breaker) -> Breaker:
 
 def while_probed(breaker: Breaker, now: datetime) -> Breaker:
     """Compute the breaker during a probe, and if it fails. The wait stays short: a probe costs no call."""
-    return replace(breaker, down_until=now + BACK_OFF[0])
+    return _waiting(breaker, BACK_OFF[0], now)
+
+
+def _waiting(breaker: Breaker, wait: timedelta, now: datetime) -> Breaker:
+    """Compute the breaker that is probed after `wait`. On a clock that was set back, its last answer is from now.
+
+    A later answer would be one after the wait, so that the breaker would be half-open meanwhile.
+    """
+    answered_at = breaker.answered_at
+    if answered_at is not None:
+        answered_at = min(answered_at, now)  # guard: trial_set_back
+    return replace(breaker, down_until=now + wait, answered_at=answered_at)
 
 
 def after_probe(before: Breaker, now: datetime, trial: Trial | None = None) -> Breaker:
@@ -122,7 +134,7 @@ def after_probe(before: Breaker, now: datetime, trial: Trial | None = None) -> B
     """
     if trial is not None and trial.has_succeeded:
         return Breaker()
-    unanswered = _unanswered_trials(before) + (trial is not None)
+    unanswered = unanswered_trials(before) + (trial is not None)
     failures = OPENS_AFTER + before.trials + unanswered
     if trial is not None and unanswered > 1:  # guard: unanswered_trials
         wait = not_placed_delay(unanswered - 1)
@@ -130,6 +142,6 @@ def after_probe(before: Breaker, now: datetime, trial: Trial | None = None) -> B
     return replace(after_answer(before, now), failures=failures)
 
 
-def _unanswered_trials(breaker: Breaker) -> int:
+def unanswered_trials(breaker: Breaker) -> int:
     """Count the trials in a row that were not answered. They are failures of the breaker, but not failed trials."""
-    return max(breaker.failures - OPENS_AFTER - breaker.trials, 0)
+    return max(breaker.failures - OPENS_AFTER - breaker.trials, 0) if is_down(breaker) else 0

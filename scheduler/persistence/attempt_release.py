@@ -55,6 +55,7 @@ class AttemptRelease(Store):
         places: int | None = None,
         on_trial: bool = False,
         tried_since: datetime | None = None,
+        unanswered: int = 0,
         early: int = 0,
         due_by: datetime | None = None,
     ) -> dict[UUID, datetime]:
@@ -74,6 +75,8 @@ class AttemptRelease(Store):
         released.
         `tried_since`: the answer to the probe. A company whose trial since then was not placed, for example because its
         number was refused at the last look, comes after all others: their calls must not wait for each of its own.
+        `unanswered`: the last trials in a row that were not answered. Of the companies whose calls started last, so
+        many come after the others, in turns: the calls of all must not wait for a company whose people do not answer.
         """
         rows = self._connection.execute(
             _RELEASE,
@@ -81,6 +84,7 @@ class AttemptRelease(Store):
                 "on_trial": on_trial,
                 "tried_since": tried_since,
                 "released_since": None if tried_since is None else tried_since + RELEASE_SPAN,
+                "unanswered": unanswered,
                 "account_id": account_id,
                 "now": now,
                 "due_by": now if due_by is None else due_by,
@@ -141,9 +145,12 @@ _RELEASE = text(f"""
             ) END AS failed_at,
             -- Its trial was claimed or released, and is not placed.
             greatest(
-                CASE WHEN c.next_slot_at > CAST(:tried_since AS timestamptz) THEN c.next_slot_at END,
+                CASE WHEN slot.at > CAST(:tried_since AS timestamptz) THEN slot.at END,
                 CASE WHEN due.released_until > CAST(:released_since AS timestamptz) THEN due.released_until END
             ) AS tried_at,
+            CASE WHEN CAST(:on_trial AS boolean) THEN
+                slot.at - interval '1 second' / c.calls_per_second
+            END AS started_at,
             coalesce(released.due, 0) = 0 AS none_released,
             coalesce(released.due, 0) = 0 AND coalesce(calling.calls, 0) = 0 AS has_no_call,
             row_number() OVER (PARTITION BY c.id ORDER BY due.due_at > :now, due.manual DESC, due.due_at) AS turn
@@ -153,6 +160,8 @@ _RELEASE = text(f"""
         CROSS JOIN LATERAL (SELECT least(
             c.concurrent_calls - coalesce(calling.calls, 0), ceil(c.calls_per_second * :span_s)
         ) AS calls) startable
+        -- A later one, taken on a wrong clock, says nothing of the company's last call.
+        CROSS JOIN LATERAL (SELECT CASE WHEN c.next_slot_at < :soon THEN c.next_slot_at END AS at) slot
         -- Early ones count only among themselves. Otherwise they would delay a call that is due at once.
         CROSS JOIN LATERAL (SELECT
             greatest(0, least(greatest(:limit, 1), startable.calls - coalesce(released.due, 0))) AS calls,
@@ -180,19 +189,27 @@ _RELEASE = text(f"""
           -- A later slot was taken on a wrong clock, see `capacity.Pace.of_this_clock`.
           AND (c.next_slot_at < :soon
                OR c.next_slot_at > CAST(:latest_slot AS timestamptz) + interval '1 second' / c.calls_per_second)
+    ), unanswered AS (
+        -- Trials start after all other calls.
+        SELECT min(started_at) AS since
+        FROM (SELECT started_at FROM turns WHERE turn = 1 ORDER BY started_at DESC NULLS LAST LIMIT :unanswered) latest
     ), ranked AS (
         SELECT *, row_number() OVER (
             PARTITION BY turn = 1 AND has_no_call
-            ORDER BY turn, tried_at NULLS FIRST, failed_at NULLS FIRST,
+            ORDER BY turn, tried_at NULLS FIRST, unanswered_at NULLS FIRST, failed_at NULLS FIRST,
                 CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
         ) AS rank
-        FROM turns
-        WHERE NOT early
+        FROM (
+            SELECT *, CASE WHEN started_at >= (SELECT since FROM unanswered) THEN started_at END AS unanswered_at
+            FROM turns
+            WHERE NOT early
+        ) due_turns
     ), due_now AS (
         SELECT id FROM ranked
         WHERE (turn = 1 AND has_no_call) OR rank <= :places  -- guard: release_kept_places
         ORDER BY turn,
             tried_at NULLS FIRST,  -- guard: trial_in_turns
+            unanswered_at NULLS FIRST,  -- guard: trial_after_no_answer
             failed_at NULLS FIRST,  -- guard: trial_of_another
             CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
         LIMIT :limit

@@ -1,7 +1,7 @@
 """Caller days: how the calls of each caller id ended on each day. Results are appended, and folded by the clock."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy import text
 from scheduler.persistence.connection import Connection, as_json
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store, Write
-from scheduler.rules.reputation import CallerDay, CallerResult
+from scheduler.rules.reputation import BlockedNumber, CallerDay, CallerResult
 
 _Row = Mapping[str, Any]
 
@@ -53,22 +53,31 @@ class CallerDays(Store):
         """List the caller ids that have calls on this day, of all companies."""
         return self._all(_day, _OF_DAY, {"day": day})
 
-    def with_all_companies(self, day: CallerDay) -> CallerDay:
-        """Add the blocked calls of the other companies that call from the same number: networks judge the number."""
-        values = {"day": day.day, "phone_number_id": day.phone_number_id}
-        row = self._connection.execute(_BLOCKED_OF_NUMBER, values).one()
-        return replace(day, blocked=row.blocked, is_blocked_reported=row.is_blocked_reported)
+    def blocked_numbers(self, days: Sequence[CallerDay]) -> Sequence[BlockedNumber]:
+        """Sum the blocked calls of all companies that call from the numbers of these days, by number and day."""
+        if not days:
+            return ()
+        of_days = [each.day for each in days]
+        values = {"ids": [each.phone_number_id for each in days], "days": of_days, "read": list(set(of_days))}
+        return self._all(partial(from_row, BlockedNumber), _BLOCKED_NUMBERS, values)
 
-    def note_reported(self, day: CallerDay) -> None:
-        """Store for which alarms of the day an operator was alarmed."""
+    def note_blocked(self, numbers: Sequence[BlockedNumber]) -> None:
+        """Store that an operator was alarmed about the blocked calls of these numbers, for each of their companies."""
         values = {
-            "company_id": day.company_id,
-            "phone_number_id": day.phone_number_id,
-            "day": day.day,
-            "blocked": day.is_blocked_reported,
-            "rate": day.is_rate_reported,
+            "company_ids": [company_id for number in numbers for company_id in number.company_ids],
+            "ids": [phone_number_id for number in numbers for phone_number_id in number.phone_number_ids],
+            "days": [number.day for number in numbers for _ in number.phone_number_ids],
         }
-        self._connection.execute(_NOTE_REPORTED, values)
+        self._connection.execute(_NOTE_BLOCKED, values)
+
+    def note_rates(self, days: Sequence[CallerDay]) -> None:
+        """Store that an operator was alarmed about the answer rates of these days, which this transaction locks."""
+        values = {
+            "company_ids": [each.company_id for each in days],
+            "ids": [each.phone_number_id for each in days],
+            "days": [each.day for each in days],
+        }
+        self._connection.execute(_NOTE_RATES, values)
 
     def numbers_of(self, company_id: UUID, day: date) -> Sequence[CallerNumber]:
         """List the numbers of a company with their counts of a day, oldest first."""
@@ -146,15 +155,40 @@ _FOLD = text("""
     SELECT (SELECT count(*) FROM taken) AS taken, added.* FROM (SELECT) always LEFT JOIN added ON true
 """)
 _OF_DAY = text("SELECT * FROM caller_days WHERE day = :day")
-_BLOCKED_OF_NUMBER = text("""
-    SELECT sum(d.blocked) AS blocked, bool_or(d.is_blocked_reported) AS is_blocked_reported
+# LATERAL with a limit, as above. Many companies may share a number, so one statement reads the days of all.
+_BLOCKED_NUMBERS = text("""
+    WITH given AS (
+        SELECT DISTINCT caller.number, changed.day
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:days AS date[])) AS changed (id, day)
+        CROSS JOIN LATERAL (SELECT number FROM phone_numbers WHERE id = changed.id LIMIT 1) caller
+    )
+    SELECT d.day, array_agg(d.company_id) AS company_ids, array_agg(d.phone_number_id) AS phone_number_ids,
+           sum(d.blocked) AS blocked, bool_or(d.is_blocked_reported) AS is_reported
     FROM caller_days d
-    JOIN phone_numbers n ON n.company_id = d.company_id AND n.id = d.phone_number_id
-    WHERE d.day = :day AND n.number = (SELECT number FROM phone_numbers WHERE id = :phone_number_id LIMIT 1)
+    CROSS JOIN LATERAL (SELECT number FROM phone_numbers WHERE id = d.phone_number_id LIMIT 1) caller
+    WHERE d.day = ANY (CAST(:read AS date[])) AND d.blocked > 0
+      AND (caller.number, d.day) IN (SELECT number, day FROM given)
+    GROUP BY caller.number, d.day
 """)
-_NOTE_REPORTED = text("""
-    UPDATE caller_days SET is_blocked_reported = :blocked, is_rate_reported = :rate
-    WHERE company_id = :company_id AND phone_number_id = :phone_number_id AND day = :day
+# Days that another clock has locked are left out: that clock may wait for ours. They are noted when they change again.
+_NOTE_BLOCKED = text("""
+    WITH free AS (
+        SELECT d.company_id, d.phone_number_id, d.day
+        FROM unnest(CAST(:company_ids AS uuid[]), CAST(:ids AS uuid[]), CAST(:days AS date[]))
+             AS given (company_id, id, day)
+        JOIN caller_days d ON d.company_id = given.company_id AND d.phone_number_id = given.id AND d.day = given.day
+        WHERE NOT d.is_blocked_reported
+        FOR UPDATE OF d SKIP LOCKED
+    )
+    UPDATE caller_days d SET is_blocked_reported = true
+    FROM free
+    WHERE d.company_id = free.company_id AND d.phone_number_id = free.phone_number_id AND d.day = free.day
+""")
+_NOTE_RATES = text("""
+    UPDATE caller_days d SET is_rate_reported = true
+    FROM unnest(CAST(:company_ids AS uuid[]), CAST(:ids AS uuid[]), CAST(:days AS date[]))
+         AS given (company_id, id, day)
+    WHERE d.company_id = given.company_id AND d.phone_number_id = given.id AND d.day = given.day
 """)
 _NUMBERS_OF = text("""
     SELECT n.id, n.number, n.created_at, coalesce(d.calls, 0) AS calls, coalesce(d.answered, 0) AS answered,

@@ -88,4 +88,6 @@ class EvidenceRows(Store):
 
 
 def _entry(row: AnyRow) -> SealedEntry:
-    return from_row(SealedEntry, row)
+    # Duecall writes objects only. The seal of a changed detail does not fit, whatever object contains it.
+    detail = row.detail if isinstance(row.detail, dict) else {"": row.detail}
+    return from_row(SealedEntry, row, detail=detail)

@@ -505,6 +505,8 @@ attempts = _table(
     _index("ix_attempts_cause_lost", "company_id", where="cause_is_lost"),
     _index("ix_attempts_without_instructions", "claimed_at", where="instructions_failed"),
     _index("ix_attempts_without_instructions_of_company", "company_id", "claimed_at", where="instructions_failed"),
+    # For a trial call of the voice server that a machine has answered.
+    _index("ix_attempts_of_machines", "claimed_at", where="reason = 'VOICEMAIL'"),
     _index("ix_attempts_search", "search_at", where="search_at IS NOT NULL"),
     # Numbers that are not called again, because the person or the candidate's number was another one.
     _index("ix_attempts_refused", "number_hash", where="outcome IN ('OPTED_OUT', 'WRONG_PERSON')"),

@@ -11,20 +11,36 @@ from scheduler.lifecycle.voice_server import TRIAL_LASTS, Failures, Trial
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
 
-_CONVERSATIONS = """
-    conversations AS (
-        -- The newest of each company, by an index. Instructions may also fail after a conversation was reported.
-        SELECT max(u.claimed_at) AS last_at
-        FROM companies c
-        CROSS JOIN LATERAL (
-            SELECT a.claimed_at FROM usage u JOIN attempts a ON a.id = u.attempt_id
+_OF_COMPANY = """
+            SELECT talk.claimed_at, u.booked_at
+            FROM usage u
+            CROSS JOIN LATERAL (
+                SELECT a.claimed_at FROM attempts a
+                WHERE a.id = u.attempt_id
+                  -- Instructions may also fail after a conversation was reported.
+                  AND a.instructions_failed IS NOT TRUE  -- guard: failed_conversation
+                OFFSET 0  -- by their keys, however many bookings are expected
+            ) talk
             WHERE u.company_id = c.id AND u.booked_at >= :since
-              AND a.instructions_failed IS NOT TRUE  -- guard: failed_conversation
+"""
+_CONVERSATIONS = f"""
+    newest AS (
+        -- The earlier time, because a trial may be claimed after its end on a clock that was set back.
+        SELECT max(least(talk.claimed_at, talk.booked_at)) AS at
+        FROM companies c
+        CROSS JOIN LATERAL ({_OF_COMPANY}
             ORDER BY u.booked_at DESC
             LIMIT 1
-        ) u
+        ) talk
+    ), conversations AS (
+        -- An older call may have ended after a newer one. A call that was claimed later was booked later than that.
+        SELECT max(talk.claimed_at) AS last_at
+        FROM companies c
+        CROSS JOIN LATERAL ({_OF_COMPANY}
+              AND u.booked_at >= (SELECT at FROM newest)
+        ) talk
     )
-"""
+"""  # noqa: S608 - the inserted text is a constant of this module
 _IN_A_ROW = text(f"""
     WITH {_CONVERSATIONS}
     SELECT count(*) AS calls, count(DISTINCT a.company_id) AS companies
@@ -42,6 +58,11 @@ _TRIAL = text(f"""
         WHERE state = 'IN_PROGRESS' AND account_id = :account_id AND claimed_at >= :since
           AND phase <> 'UNKNOWN'
           AND instructions_failed IS NOT TRUE
+    ), machines AS (
+        -- They got their instructions, and are not booked.
+        SELECT FROM attempts
+        WHERE reason = 'VOICEMAIL' AND account_id = :account_id AND claimed_at >= :since
+          AND instructions_failed IS NOT TRUE
     ), {_CONVERSATIONS}
     SELECT EXISTS (
                SELECT FROM trials
@@ -54,6 +75,7 @@ _TRIAL = text(f"""
                SELECT FROM trials
                WHERE heard_rank >= :answered OR has_no_news AND NOT is_queued  -- guard: trial_without_answer
            )
+               OR EXISTS (SELECT FROM machines)  -- guard: trial_of_a_machine
                OR EXISTS (SELECT FROM conversations WHERE last_at >= :since) AS has_succeeded
 """)  # noqa: S608 - the inserted text is a constant of this module
 _IS_PLACED = text("""

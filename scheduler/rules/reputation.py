@@ -4,7 +4,7 @@ A day is a day of UTC, for all companies: networks judge a caller id by all its 
 Duecall never replaces a caller id by another one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from statistics import median
@@ -66,6 +66,20 @@ class CallerDay:
         return self.calls >= COMPARED_CALLS
 
 
+@dataclass(frozen=True, kw_only=True)
+class BlockedNumber:
+    """The blocked calls of one number on one day of UTC, of all companies that call from it: networks judge it."""
+
+    day: date
+    company_ids: Sequence[UUID]
+    """The companies that have blocked calls from it."""
+    phone_number_ids: Sequence[UUID]
+    """The number's id at each of these companies."""
+    blocked: int
+    is_reported: bool
+    """The alarm about blocked calls was raised for this day, for one of the companies."""
+
+
 def day_of(instant: datetime) -> date:
     """Find the day of UTC of an instant."""
     return instant.astimezone(UTC).date()
@@ -90,7 +104,7 @@ def result_of(before: Attempt, after: Attempt, number: str | None) -> CallerResu
     )
 
 
-def is_blocked_too_often(day: CallerDay) -> bool:
+def is_blocked_too_often(day: CallerDay | BlockedNumber) -> bool:
     """Return True if networks blocked the caller id so often on this day that an operator must know."""
     return day.blocked >= BLOCKED_CALLS
 

@@ -3,7 +3,7 @@
 The comparison happens when the evidence is read. Nothing more is written or hashed for it.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,8 @@ _RETURNS = frozenset({events.Deferred.name, events.NotPlaced.name, events.NeverD
 """The attempt is pending again, and nothing of the try is kept."""
 _OF_CALL = frozenset({events.Placed.name, events.LegSeen.name, events.VerdictAwaited.name, events.Proven.name})
 _OF_DURATION = frozenset({events.VerdictAwaited.name, events.Ended.name, events.Proven.name})
+_UNREADABLE = object()
+"""A value that cannot be read, because it was changed. It equals no fact."""
 
 
 def facts_of(attempt: Attempt) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def _set_by(entry: SealedEntry, schedule: Mapping[str, Any]) -> Iterator[tuple[s
     yield "state", entry.to_state
     yield "reason", entry.reason or None
     if event in _CREATIONS:
-        yield "due_at", _instant(schedule["due_at"])
+        yield "due_at", _instant(schedule.get("due_at"))
         for name in ("call_sid", "answered_by", "duration", "outcome", "outcome_at", "call_back_at"):
             yield name, None
     for name in ("due_at", "expires_at"):
@@ -70,8 +72,7 @@ def _set_by(entry: SealedEntry, schedule: Mapping[str, Any]) -> Iterator[tuple[s
     if event in _RETURNS or event == events.Proven.name or "answered_by" in detail:
         yield "answered_by", None if event in _RETURNS else detail.get("answered_by")
     if event in _OF_DURATION:
-        seconds = detail.get("duration")
-        yield "duration", None if seconds is None else timedelta(seconds=seconds)
+        yield "duration", _read(lambda seconds: timedelta(seconds=seconds), detail.get("duration"))
     yield from _outcome(entry)
 
 
@@ -86,5 +87,13 @@ def _outcome(entry: SealedEntry) -> Iterator[tuple[str, Any]]:
     yield "outcome_at", entry.at
 
 
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+def _instant(value: Any) -> Any:  # noqa: ANN401 - JSON
+    return _read(datetime.fromisoformat, value)
+
+
+def _read(read: Callable[[Any], Any], value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Read a value that may have been changed. None: there is no value."""
+    try:
+        return None if value is None else read(value)
+    except (TypeError, ValueError, OverflowError):
+        return _UNREADABLE

@@ -21,6 +21,7 @@ from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.conflicts import blaming, put_off, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.shared.report_order import CallbackFirst
 from scheduler.use_cases.shared.turn import SharedReads, Turn, named_candidates
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named
@@ -50,7 +51,8 @@ class Apply:
     def command(self, command_id: UUID, *, lock_s: float = LOCK_S) -> None:
         """Apply the command if it is the oldest of its interview that is not applied yet. Raises DatabaseAway.
 
-        While another transaction has locked its rows, it waits for another hint.
+        While another transaction has locked its rows, it waits for another hint. So does a report while callbacks of
+        its call are stored that are not applied yet.
         """
         following = None
         try:
@@ -63,6 +65,9 @@ class Apply:
                     put_off(self._hints, tasks.APPLY, received, stores.instant(self._now))
                     return
                 following = self._apply_next(stores, found.command)
+        except CallbackFirst as first:
+            put_off(self._hints, tasks.APPLY, {command_id: first.received_at}, first.now)
+            return
         except DatabaseAway:
             raise
         except Exception as error:

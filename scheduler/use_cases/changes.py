@@ -5,7 +5,7 @@ from uuid import UUID
 
 from scheduler.domain import attempt as events
 from scheduler.domain import refusals
-from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Decision, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
 from scheduler.domain.call import CalleeClock, Schedule, ScheduleWarning
 from scheduler.domain.command import (
     Answer,
@@ -31,7 +31,7 @@ from scheduler.persistence.json_columns import STORY, private_fields
 from scheduler.rules import resources
 from scheduler.use_cases.applying import NewInterviews, explicit_expiry
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
-from scheduler.use_cases.shared import access
+from scheduler.use_cases.shared import access, report_order
 from scheduler.use_cases.shared.batch import Batch, callee_from
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.turn import Turn
@@ -246,18 +246,39 @@ class Changes:
             raise access.not_found("callAttempt", request.attempt_id)
         if interview.deleted_at is not None or attempt.deleted_at is not None:
             note = attempt.outcome_note  # guard: note_of_the_deleted
-        if conversations.is_new_report(attempt, request.outcome, request.call_back_at, note):
+        if self._is_new_report(turn, attempt, request, note):
             interview, call_back = self._call_back(turn, interview, request)
             event = events.Reported(outcome=request.outcome, outcome_note=note, call_back=call_back)
             attempt = self._reported(turn, interview, attempt, event)
         return Answer(attempt_id=attempt.id, snapshot=_reported(attempt))
 
+    def _is_new_report(self, turn: Turn, attempt: Attempt, request: ReportOutcome, note: str | None) -> bool:
+        """Return False if the same was reported before. Raises CallbackFirst instead of a refusal that may be wrong."""
+        try:
+            return conversations.is_new_report(attempt, request.outcome, request.call_back_at, note)
+        except refusals.CallNotAnswered as refusal:
+            if report_order.callback_comes_first(turn, attempt):  # guard: callback_first
+                raise report_order.CallbackFirst(turn) from refusal
+            raise
+
     def _reported(self, turn: Turn, interview: Interview, attempt: Attempt, event: events.Reported) -> Attempt:
-        """Save a report with what follows from it. From that of a deleted interview only the block of the number."""
+        """Save a report with what follows from it. From that of a deleted interview only the block of the number.
+
+        The end of a call that was found late is proven now, if it was known and has waited for the report.
+        """
         if interview.deleted_at is not None:  # guard: deleted_interview
             return turn.stores.attempts.save(attempt, event, turn.actor, turn.now)
         batch = Batch(turn.stores, [interview], [attempt])
-        return self._effects.apply_events(batch, attempt, [event], turn.actor, turn.now)
+        attempt = self._effects.apply_events(batch, attempt, [event], turn.actor, turn.now)
+        end = conversations.known_end(attempt)
+        if end is None:
+            return attempt
+        proven = self._effects.hear(batch, attempt, end, turn.actor, turn.now)
+        if isinstance(proven, Attempt):
+            return proven
+        # The notifications of a short call are read first.
+        turn.stores.attempt_polls.reschedule_poll(attempt.id, attempt.epoch, turn.now)
+        return attempt
 
     def _call_back(self, turn: Turn, interview: Interview, request: ReportOutcome) -> tuple[Interview, Schedule | None]:
         """Resolve the time that the person named, by every rule of a requested time. Raises its refusal.
@@ -317,7 +338,7 @@ class Changes:
         if event is None:
             return attempt
         attempt = turn.stores.attempts.save(attempt, event, turn.actor, turn.now)
-        if event.decision is not Decision.DID_NOT_RING:
+        if event.decision is not events.Decision.DID_NOT_RING:
             return attempt
         return self._invoke(turn, InvokeAttempt(interview_id=request.interview_id))
 

@@ -279,7 +279,7 @@ def with_key_names(
     stores: Stores, happenings: Sequence[HistoryEntry], company_id: UUID, reader: Principal | None
 ) -> tuple[HistoryEntry, ...]:
     """Add the name of the API key that caused each entry, if the reader may know that key."""
-    ids = {each.actor: UUID(each.actor.removeprefix(_KEY)) for each in happenings if each.actor.startswith(_KEY)}
+    ids = {each.actor: key_id for each in happenings if (key_id := _key_id(each.actor)) is not None}
     names: dict[UUID, str] = {}
     for key in stores.keys.named(ids.values(), company_id, reader):
         name = shown(key.name, MAX_NAME)
@@ -288,6 +288,14 @@ def with_key_names(
     return tuple(
         replace(each, key_name=names.get(ids[each.actor])) if each.actor in ids else each for each in happenings
     )
+
+
+def _key_id(actor: str) -> UUID | None:
+    """Find the id of the API key that an actor is known by. None: it is no key, or its entry was changed."""
+    try:
+        return UUID(actor.removeprefix(_KEY)) if actor.startswith(_KEY) else None
+    except ValueError:
+        return None
 
 
 def _story(stores: Stores, company_id: UUID, interview_id: UUID) -> InterviewStory:

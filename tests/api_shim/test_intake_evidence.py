@@ -75,6 +75,16 @@ def test_wait_that_ends_without_a_report_is_no_report(intake: Intake, tenant: Te
     assert evidence_of(intake, unreported)["reported"] is None
 
 
+@does_not("F9-6")
+def test_assumed_outcome_is_no_report_without_its_history(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+    """The history is deleted after 366 days. Other outcomes are never assumed."""
+    assumed, reported = tenant.take(a_finished_call(tenant), NotReported()), a_finished_call(tenant)
+    data(intake.post(f"/call-attempts/by-token/{reported.token}/outcome", {"outcome": "OPTED_OUT"}))
+    tenant.change("DELETE FROM attempt_history")
+    assert (evidence_of(intake, assumed)["reported"], evidence_of(intake, assumed)["history"]) == (None, [])
+    assert evidence_of(intake, reported)["reported"]["outcome"] == "OPTED_OUT"
+
+
 @does("F9-6")
 def test_evidence_has_a_refusal_that_came_after_the_wait(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     attempt = tenant.take(a_finished_call(tenant), NotReported())

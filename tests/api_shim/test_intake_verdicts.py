@@ -194,6 +194,9 @@ def test_call_that_is_proven_late_waits_for_its_verdict(intake: Intake, tenant: 
     assert holder is None
     assert timedelta(0) < rests <= tenant.policy.line_gap, "the gap counts from the end of the call"
     poll(tenant, lost, answered_by)
+    if not answered_by:
+        assert tenant.attempt(lost.id).reason == "OUTCOME_UNKNOWN", "its conversation may report an outcome"
+        poll(tenant, lost, after=tenant.policy.outcome_wait)
     proven = tenant.attempt(lost.id)
     expected = ("FAILED", "VOICEMAIL", 0) if answered_by else ("COMPLETED", "ANSWERED", 1)
     assert (proven.state, proven.reason, booked(tenant, lost)) == expected

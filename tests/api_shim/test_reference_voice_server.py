@@ -14,6 +14,7 @@ from twilio.request_validator import RequestValidator
 
 from scheduler.domain.attempt import Attempt, ConversationOutcome, Ended, Progressed, Reason
 from scheduler.domain.call import CallProgress
+from scheduler.domain.principal import VOICE, KeyKind
 from standalone.private_server import free_port
 from tests.api_shim.answers import data
 from tests.api_shim.calls import call_of, talk
@@ -106,6 +107,23 @@ def test_person_is_called_again_at_six_if_asked_for(
         if each["status"] == "PENDING"
     ]
     assert pending == ["18:00:00"] * follows
+
+
+def test_key_of_the_page_suffices_for_a_call_each_second(
+    tmp_path: Path, intake: Intake, tenant: Tenant, worker: Worker
+) -> None:
+    """Half of the calls of a minute at TWILIO_CPS=1 are answered, and each takes three requests."""
+    key = intake.keys.create(
+        kind=KeyKind.REGULAR, name="voice", company_id=tenant.company_id, scopes=frozenset({VOICE})
+    )[1]
+    reported = 0
+    with a_voice_server(tmp_path, duecall_url=str(intake.client.base_url).rstrip("/"), key=key) as url:
+        for _ in range(30):
+            attempt = tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED))
+            assert verbs(ask(url, attempt.token)) == ["Gather"]
+            assert verbs(ask(url, attempt.token, page="said")) == ["Hangup"]
+            reported += tenant.attempt(attempt.id).outcome is not None
+    assert reported == 30
 
 
 def test_call_goes_on_to_its_end_if_its_report_is_refused(server: str, intake: Intake, tenant: Tenant) -> None:

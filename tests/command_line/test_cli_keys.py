@@ -11,6 +11,7 @@ from scheduler.domain.refusals import ApiKeySuspended, InvalidApiKey
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.use_cases.resources.keys import ALL_SCOPES, DEFAULT_SCOPES, Keys, is_well_formed
+from tests.architecture.guards import guards
 from tests.command_line.conftest import Duecall
 from tests.conftest import Seeded, TestClock
 
@@ -45,6 +46,18 @@ def test_company_key_has_every_scope_but_that_of_events(
     assert key.principal.id == key.principal.key_id
     assert (key.per_minute, key.per_hour, key.expires_at) == (60, 2000, None)
     assert {"delete:companies", "read:billing", "read:webhooks"} <= ALL_SCOPES
+
+
+@guards("voice_limits")
+def test_key_of_a_voice_server_has_limits_for_many_calls(duecall: Duecall, seeded: Seeded) -> None:
+    """Three requests a call, of 200 answered calls a minute."""
+    for options, limits in (
+        ("--scopes voice", (600, 36_000)),
+        ("--scopes voice --per-minute 7", (7, 36_000)),
+        ("--scopes voice,read:jobs", (60, 2000)),
+    ):
+        key = listed(duecall, made(duecall, f"--company {seeded.company_id} {options}")[0])
+        assert (key["perMinute"], key["perHour"]) == limits
 
 
 def test_keys_create_applies_its_options(duecall: Duecall, seeded: Seeded, keys: Keys) -> None:

@@ -86,6 +86,14 @@ def test_trial_is_not_claimed_before_its_probe() -> None:
     assert [voice_server.claimed_at(each, behind) for each in (Breaker(), OPEN)] == [behind, behind]
 
 
+@guards("trial_set_back")
+def test_verdict_is_awaited_if_the_clock_is_set_back() -> None:
+    back = PROBED_AT - timedelta(minutes=30)
+    for each in (voice_server.after_trial_was_placed(ON_TRIAL, back), voice_server.while_probed(PLACED, back)):
+        assert voice_server.awaits_verdict(each)
+        assert each.answered_at == back
+
+
 def test_only_claims_after_an_answered_probe_are_trials() -> None:
     of_the_carrier = Breaker(failures=5, down_until=PROBED_AT, answered_at=PROBED_AT, cause="HTTP_500")
     assert of_the_carrier.is_on_trial
@@ -124,6 +132,13 @@ def test_unanswered_trials_in_a_row_lengthen_the_wait() -> None:
         assert found.is_on_trial
     failed = voice_server.after_failure(found, now, now)
     assert (failed.trials, failed.down_until) == (1, now + BACK_OFF[1]), "a verdict begins a new row"
+
+
+def test_only_trials_of_the_voice_server_are_unanswered() -> None:
+    once = voice_server.after_probe(PLACED, PROBED_AT, UNANSWERED)
+    assert [voice_server.unanswered_trials(each) for each in (Breaker(), PLACED, once)] == [0, 0, 1]
+    of_the_carrier = Breaker(failures=9, down_until=PROBED_AT, cause="HTTP_500")
+    assert voice_server.unanswered_trials(of_the_carrier) == 0, "its failures are probes"
 
 
 def test_failed_trial_lengthens_the_wait() -> None:

@@ -103,6 +103,19 @@ def test_fold_reads_few_days_of_many(filled: Filled) -> None:
     assert {each.day for each in changed} == {TODAY}
 
 
+def test_blocked_calls_of_numbers_are_read_and_noted_by_indexes(filled: Filled) -> None:
+    made, _, _ = filled
+    numbers: list[Any] = []
+
+    def report(stores: Stores) -> None:
+        numbers.extend(stores.caller_days.blocked_numbers(stores.caller_days.of_day(TODAY)))
+        stores.caller_days.note_blocked(numbers)
+
+    assert rows_read(made.worker, made.worker.transaction(), report, TABLES) <= 2000
+    assert len(numbers) >= WITH_CALLS
+    assert not any(each.is_reported for each in numbers)
+
+
 def test_old_days_are_deleted_by_an_index(filled: Filled) -> None:
     made, _, _ = filled
     before = TODAY - timedelta(days=DAYS - 1)

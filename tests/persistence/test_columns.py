@@ -71,7 +71,7 @@ NOT_WAITED_FOR = {
     ),
     "interviews.scheduled_at": "of interviews without calls, and requested by clients",
     "batches.first_due_at": "a total of the items, for the answer",
-    "attempts.hung_up_at": "the wait for a verdict is over if it begins later than now",
+    "attempts.hung_up_at": "the wait for a verdict or a report is over if it begins later than now",
     "lines.refused_at": "a later one does not count as a blocked number of its country",
     "companies.resumed_at": "lateness is counted from it: a later one hides a delay from a metric, and delays nothing",
     "answered_at": "the breaker is half-open if it is not before `down_until`, which one clock wrote with it",

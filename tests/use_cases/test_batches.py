@@ -10,13 +10,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Attempt, AttemptState, ExpiryMoved, Phase, Reason
-from scheduler.domain.call import Accepted
+from scheduler.domain.call import Accepted, MachineDetection
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, RELEASE_SPAN
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
-from tests.conftest import TestClock
+from tests.conftest import TestClock, seed
 from tests.support.builders import (
     RecordingHints,
     Tenant,
@@ -28,6 +28,7 @@ from tests.support.builders import (
     a_stored_callback,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
+    of_company,
 )
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import pause_reason
@@ -61,6 +62,12 @@ def stored(hear: Hear, hints: RecordingHints, callbacks: Sequence[tuple[Attempt,
     for attempt, form in callbacks:
         deliver(hear, attempt, form)
     return hints.ids(tasks.HEAR)
+
+
+def verdict(attempt: Attempt) -> Form:
+    """Build the callback of asynchronous machine detection. It has no status."""
+    [sid, account, *_] = a_form(attempt, "in-progress")
+    return [sid, account, ("AnsweredBy", "human"), ("MachineDetectionDuration", "2150")]
 
 
 def apply_all(hear: Hear, event_ids: Sequence[UUID]) -> None:
@@ -98,6 +105,31 @@ def test_callbacks_take_as_many_statements_as_one(
             rows = retrying.ask(_OTHERS, interview_id=each.interview_id, id=each.id)
             assert [row.state for row in rows] == follows
     assert len(numbers) == 1, numbers
+
+
+def test_verdict_takes_the_statements_of_any_progress(
+    tenant: Tenant, hear: Hear, hints: RecordingHints, postgres_url: str
+) -> None:
+    """A fifth callback of a call costs what each of the others does, alone and in a batch with them."""
+    asynchronous = of_company(tenant, seed(tenant.database, tenant.now(), machine_detection=MachineDetection.ASYNC))
+    alone, among_others = placed(asynchronous, postgres_url, 2)
+    others = [a_form(among_others, each) for each in ("initiated", "ringing", "in-progress")]
+    end = a_form(among_others, "completed", CallDuration="60")
+
+    def count(*callbacks: tuple[Attempt, Form]) -> int:
+        event_ids = stored(hear, hints, callbacks)
+        with statements_of(asynchronous.database) as sent:
+            apply_all(hear, event_ids)
+        return len(sent)
+
+    of_each = {
+        count((alone, form)) for form in (a_form(alone, "ringing"), a_form(alone, "in-progress"), verdict(alone))
+    }
+    assert len(of_each) == 1, of_each
+    assert asynchronous.history(alone.id)[-1] == "verdict_heard"
+    of_end = count((alone, a_form(alone, "completed", CallDuration="60")))
+    assert count(*((among_others, form) for form in (*others, verdict(among_others), end))) == of_end
+    assert asynchronous.history(among_others.id)[-2:] == ["verdict_heard", "ended"]
 
 
 def test_answers_take_as_many_statements_as_one(tenant: Tenant, postgres_url: str) -> None:

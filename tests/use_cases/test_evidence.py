@@ -1,5 +1,6 @@
 """The evidence of a call: what is kept about its last look, and which later changes of its history are found."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from api_shim.schemas.evidence import EvidenceView
 from scheduler.domain.attempt import (
     Attempt,
     Cancelled,
@@ -78,6 +80,8 @@ def test_history_of_a_call_is_whole(tenant: Tenant, read: Callable[[Attempt], Ev
     [
         "at = at + interval '1 microsecond'",
         "actor = 'operator'",
+        "actor = 'key:x'",
+        "detail = '3'",
         "epoch = epoch + 10",
         'detail = detail || \'{"call_sid": "CA0"}\'',
         "detail = '{}'",
@@ -97,6 +101,39 @@ def test_changed_row_of_the_history_is_found(
     tenant.change(changed, id=attempt.id, number=number, **({"other": other.id} if ":other" in change else {}))
     assert change != "detail = '{}'" or before, "each of these entries has a detail"
     assert read(attempt).seals.state is SealState.BROKEN
+
+
+ODD_VALUES: tuple[Any, ...] = ("yesterday", "2026-04-02T10:00:00", 77, 1e300, [], {})
+
+
+@pytest.mark.parametrize(
+    ("number", "detail"),
+    [
+        *((2, {name: each}) for name in ("due_at", "expires_at") for each in ODD_VALUES),
+        *((2, {"cause": each}) for each in ODD_VALUES),
+        *((3, {"rank": each}) for each in ODD_VALUES),
+        *((5, {"duration": each}) for each in ODD_VALUES),
+    ],
+    ids=str,
+)
+def test_changed_value_that_cannot_be_read_is_found(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], number: int, detail: dict[str, Any]
+) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    change_detail(tenant, attempt, number, detail)
+    found = read(attempt)
+    assert found.seals.state is SealState.BROKEN
+    assert EvidenceView.of(found).seals.state is SealState.BROKEN
+
+
+def change_detail(tenant: Tenant, attempt: Attempt, number: int, detail: dict[str, Any]) -> None:
+    tenant.change(
+        "UPDATE attempt_history SET detail = detail || CAST(:detail AS jsonb)"
+        " WHERE attempt_id = :id AND epoch = :number",
+        id=attempt.id,
+        number=number,
+        detail=json.dumps(detail),
+    )
 
 
 @pytest.mark.parametrize("number", range(6))
@@ -263,6 +300,52 @@ def test_look_of_a_call_that_has_ended_before_is_not_recorded(
     assert found.last_look is not None
     assert (found.last_look.result, found.last_look.record) == (LookResult.NOT_RECORDED, None)
     assert found.seals.state is SealState.WHOLE
+
+
+UNREADABLE_LOOKS: tuple[Any, ...] = ({}, 3, None, "look", {"form": 1})
+UNREADABLE_PARTS: dict[str, tuple[Any, ...]] = {
+    "at": (7, "now", "2026-04-02T10:00:00", "9999-12-31T23:00:00+00:00"),
+    "offsets": ([], {"Europe/Bratislava": 1e300}, {"Europe/Bratislava": "2 h"}, {"Europe/Bratislava": 90_000}),
+    "hours": (7, [[]], [[[7], "08:00", "20:00"]], [[["WED"], 8, 20]]),
+    "form": ("1", []),
+    **{name: ([], 1e300) for name in ("leave_by", "consent_until", "country", "tzdata")},
+    "room_s": ("long", 1e300),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        *((None, each) for each in UNREADABLE_LOOKS),
+        *((name, each) for name, values in UNREADABLE_PARTS.items() for each in values),
+    ],
+    ids=str,
+)
+def test_changed_look_that_cannot_be_read_is_not_recorded(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], name: str | None, changed: Any
+) -> None:
+    attempt = placed_with_look(tenant)
+    [[look]] = tenant.ask(
+        "SELECT detail -> 'look' FROM attempt_history WHERE attempt_id = :id AND epoch = 2", id=attempt.id
+    )
+    change_detail(tenant, attempt, 2, {"look": changed if name is None else look | {name: changed}})
+    found = read(attempt)
+    assert found.last_look is not None
+    assert (found.last_look.result, found.last_look.record) == (LookResult.NOT_RECORDED, None)
+    assert EvidenceView.of(found).seals.state is SealState.BROKEN
+
+
+@pytest.mark.parametrize("cause", [7, []], ids=str)
+def test_changed_cause_that_cannot_be_read_is_not_recorded(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], pauses: Pauses, cause: object
+) -> None:
+    attempt = a_claimed_attempt(tenant)
+    pauses.pause(tenant.company_id, "a test")
+    assert tenant.dial.last_look(attempt) is None
+    change_detail(tenant, attempt, 2, {"cause": cause})
+    shown = EvidenceView.of(read(attempt))
+    assert shown.last_look is not None
+    assert (shown.last_look.result, shown.seals.state) == (LookResult.NOT_RECORDED, SealState.BROKEN)
 
 
 def test_blocked_look_names_the_rule(tenant: Tenant, read: Callable[[Attempt], Evidence], pauses: Pauses) -> None:

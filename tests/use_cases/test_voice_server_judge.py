@@ -108,6 +108,21 @@ def test_conversation_between_two_failures_closes_the_row(
     assert breaker_of(tenant) == Breaker()
 
 
+def test_conversation_counts_if_an_older_call_ends_after_it(
+    tenant: Tenant, other: Tenant, now: TestClock, fail: Fail
+) -> None:
+    older = answered(tenant)
+    now.move(A_SECOND)
+    fail(tenant)
+    now.move(A_SECOND)
+    talk = a_placed_attempt(tenant)
+    for each in (talk, older):
+        now.move(A_SECOND)
+        tenant.take(each, Ended(reason=Reason.ANSWERED, ended_at=now(), duration=A_SECOND))
+    fail(other)
+    assert breaker_of(tenant) == Breaker()
+
+
 def test_failures_that_are_far_apart_are_not_in_a_row(
     tenant: Tenant, other: Tenant, now: TestClock, fail: Fail
 ) -> None:
@@ -119,15 +134,41 @@ def test_failures_that_are_far_apart_are_not_in_a_row(
 
 @guards("voice_alone")
 def test_one_company_does_not_stop_the_others(
-    tenant: Tenant, other: Tenant, carrier: SimulatedCarrier, fail: Fail
+    tenant: Tenant, other: Tenant, carrier: SimulatedCarrier, now: TestClock, fail: Fail
 ) -> None:
     """Its calls alone fail, and the voice server answers the probe."""
     for _ in range(4):
         fail(tenant)
     assert breaker_of(tenant) == Breaker()
     at_voice_server(carrier, "POST")
+    now.move(BACK_OFF[0])  # the good answer is kept until then
     fail(tenant)
     assert breaker_of(tenant).cause == voice_server.CAUSE, "now it does not answer"
+
+
+@guards("kept_answer")
+def test_failures_of_one_company_send_few_probes(
+    tenant: Tenant, other: Tenant, carrier: SimulatedCarrier, now: TestClock, hear: Hear, hints: RecordingHints
+) -> None:
+    probes = []
+
+    class Server(HttpVoiceServer):
+        def answers(self) -> bool:
+            probes.append(now())
+            return super().answers()
+
+    server = Server(replace(carrier.account(), voice_url=f"{carrier.url}/voice"))
+    judge = VoiceServerJudge(tenant.context, server, tenant.account_id)
+    for failures in range(1, 21):
+        failed_call(tenant, hear, hints, judge)
+        assert len(probes) == min(failures - 1, 1), "one failure alone opens nothing"
+        now.move(timedelta(milliseconds=100))
+    now.move(BACK_OFF[0])
+    failed_call(tenant, hear, hints, judge)
+    assert len(probes) == 2
+    now.move(-timedelta(minutes=30))
+    failed_call(tenant, hear, hints, judge)
+    assert len(probes) == 3, "the clock was set back"
 
 
 @guards("voice_alone")
@@ -265,20 +306,6 @@ def test_callback_before_the_record_makes_no_room_for_a_trial(
     assert voice_server.awaits_verdict(breaker_of(tenant))
 
 
-def test_verdict_of_a_trial_is_awaited_if_its_record_is_lost(
-    tenant: Tenant, now: TestClock, on_trial: VoiceServerJudge
-) -> None:
-    [trial] = claimed(tenant, a_pending_attempt(tenant))
-    on_trial.run()
-    assert breaker_of(tenant).is_on_trial, "it is not placed yet"
-    apply_news(tenant, trial, CallStatus.ANSWERED, call_sid=f"CA{trial.id.hex}")
-    on_trial.run()
-    assert voice_server.awaits_verdict(breaker_of(tenant))
-    now.move(voice_server.TRIAL_LASTS)
-    on_trial.run()
-    assert breaker_of(tenant) == Breaker()
-
-
 @guards("voice_cause")
 def test_carrier_that_fails_trials_does_not_end_the_outage(
     tenant: Tenant, other: Tenant, carrier: SimulatedCarrier, now: TestClock, on_trial: VoiceServerJudge
@@ -294,45 +321,6 @@ def test_carrier_that_fails_trials_does_not_end_the_outage(
     assert breaker_of(tenant).is_on_trial
     placed(of_company(tenant, seed(tenant.database, now())))
     assert voice_server.awaits_verdict(breaker_of(tenant)), "no call has shown that the voice server works"
-
-
-@guards("trial_without_answer")
-def test_ringing_trial_does_not_close_the_breaker(
-    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
-) -> None:
-    """The callback of its end is late, so another call is tried."""
-    trial = placed(tenant)
-    now.move(timedelta(seconds=20))
-    tenant.take(trial, Progressed(rank=CallProgress.RINGING))
-    now.move(tenant.policy.room - A_SECOND)
-    on_trial.run()
-    assert voice_server.awaits_verdict(breaker_of(tenant)), "it may still ring"
-    now.move(BACK_OFF[0])
-    on_trial.run()
-    assert breaker_of(tenant).is_on_trial
-    assert is_claimed(other, a_pending_attempt(other))
-
-
-def test_queued_trial_is_awaited_for_five_minutes(tenant: Tenant, now: TestClock, on_trial: VoiceServerJudge) -> None:
-    trial = a_claimed_attempt(tenant)
-    tenant.dial.record([(trial, Accepted(call_sid=f"CA{trial.id.hex}", queue_time=timedelta(minutes=10)))])
-    now.move(tenant.policy.room + A_SECOND)
-    on_trial.run()
-    assert voice_server.awaits_verdict(breaker_of(tenant))
-    now.move(BACK_OFF[-1])
-    on_trial.run()
-    assert breaker_of(tenant).is_on_trial, "another call is tried, so that calls do not wait any longer"
-
-
-def test_trial_with_an_unknown_answer_shows_nothing(
-    tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
-) -> None:
-    tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_500"))])
-    trial = placed(other)
-    other.take(trial, Ended(reason=Reason.BUSY, ended_at=now()))
-    now.move(tenant.policy.room + A_SECOND)
-    on_trial.run()
-    assert breaker_of(tenant).is_on_trial
 
 
 @guards("trial_in_turns")

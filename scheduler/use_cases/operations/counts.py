@@ -1,7 +1,7 @@
 """Counts: all numbers of `/metrics` and of the status of an installation, and tallies."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
@@ -16,10 +16,10 @@ from scheduler.persistence.caller_days import CallerNumber
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules import reputation
-from scheduler.rules.reputation import CallerDay
+from scheduler.rules.reputation import BlockedNumber, CallerDay
 from scheduler.rules.tallies import Amount, Key
 from scheduler.use_cases.shared.access import require
-from scheduler.use_cases.shared.alarms import raise_in
+from scheduler.use_cases.shared.alarms import raise_each_in
 from scheduler.use_cases.shared.context import Context
 
 _log = log(__name__)
@@ -74,58 +74,74 @@ class CallerReputation:
                 more = taken == _BATCH_SIZE
 
     def _report(self, stores: Stores, changed: Sequence[CallerDay]) -> None:
-        usual: dict[date, float | None] = {}
-        for day in changed:
-            is_blocked = False
-            if day.blocked and not day.is_blocked_reported:
-                of_number = stores.caller_days.with_all_companies(day)
-                is_blocked = not of_number.is_blocked_reported and reputation.is_blocked_too_often(of_number)
-            is_rare = False
-            if not day.is_rate_reported and day.is_compared:
-                if day.day not in usual:
-                    usual[day.day] = reputation.usual_answer_rate(stores.caller_days.of_day(day.day))
-                is_rare = reputation.is_rarely_answered(day, usual[day.day])
-            if is_blocked:  # guard: caller_reputation
-                self._report_blocked(stores, day)
-            if is_rare:
-                self._report_rare(stores, day)
-            if is_blocked or is_rare:
-                reported = replace(
-                    day,
-                    is_blocked_reported=day.is_blocked_reported or is_blocked,
-                    is_rate_reported=day.is_rate_reported or is_rare,
-                )
-                stores.caller_days.note_reported(reported)
+        """Raise the alarms that follow from changed days. The number of statements does not depend on them."""
+        unreported = [day for day in changed if day.blocked and not day.is_blocked_reported]
+        numbers = [
+            each
+            for each in stores.caller_days.blocked_numbers(unreported)
+            if each.is_reported or reputation.is_blocked_too_often(each)
+        ]
+        blocked = _changed_day_of_each([each for each in numbers if not each.is_reported], unreported)
+        rare = _rarely_answered(stores, changed)
+        if blocked:  # guard: caller_reputation
+            self._report_blocked(stores, blocked)
+        if rare:
+            self._report_rare(stores, rare)
+            stores.caller_days.note_rates(rare)
+        if numbers:
+            # Also for the other companies: the alarm is not raised again when the company that it names is deleted.
+            stores.caller_days.note_blocked(numbers)  # guard: reported_caller
 
-    def _report_blocked(self, stores: Stores, day: CallerDay) -> None:
-        now = stores.instant(self._now)
-        raise_in(stores, "CALLER_REPUTATION", now, company_id=day.company_id, phone_number_id=day.phone_number_id)
-        _log.error(
-            "caller_id_blocked: networks blocked several calls from a caller id on one day",
-            alarm="CALLER_REPUTATION",
-            is_stored=True,
-            company_id=str(day.company_id),
-            phone_number_id=str(day.phone_number_id),
-            count=day.blocked,
-        )
+    def _report_blocked(self, stores: Stores, days: Sequence[CallerDay]) -> None:
+        raise_each_in(stores, "CALLER_REPUTATION", stores.instant(self._now), _subjects(days))
+        for day in days:
+            _log.error(
+                "caller_id_blocked: networks blocked several calls from a caller id on one day",
+                alarm="CALLER_REPUTATION",
+                is_stored=True,
+                company_id=str(day.company_id),
+                phone_number_id=str(day.phone_number_id),
+                count=day.blocked,
+            )
 
-    def _report_rare(self, stores: Stores, day: CallerDay) -> None:
-        now = stores.instant(self._now)
-        raise_in(stores, "CALLER_RARELY_ANSWERED", now, company_id=day.company_id, phone_number_id=day.phone_number_id)
-        _log.error(
-            "caller_id_rarely_answered: a caller id is answered less than half as often as usual",
-            alarm="CALLER_RARELY_ANSWERED",
-            is_stored=True,
-            company_id=str(day.company_id),
-            phone_number_id=str(day.phone_number_id),
-            count=day.calls,
-        )
+    def _report_rare(self, stores: Stores, days: Sequence[CallerDay]) -> None:
+        raise_each_in(stores, "CALLER_RARELY_ANSWERED", stores.instant(self._now), _subjects(days))
+        for day in days:
+            _log.error(
+                "caller_id_rarely_answered: a caller id is answered less than half as often as usual",
+                alarm="CALLER_RARELY_ANSWERED",
+                is_stored=True,
+                company_id=str(day.company_id),
+                phone_number_id=str(day.phone_number_id),
+                count=day.calls,
+            )
 
     def numbers_of(self, company_id: UUID, day: date | None = None) -> Sequence[CallerNumber]:
         """List a company's numbers with their counts of a day of UTC. None: today. Raises NotFound, DatabaseAway."""
         with self._database.reading() as stores:
             require(stores.companies.get(company_id), "company", company_id)
             return stores.caller_days.numbers_of(company_id, day or reputation.day_of(self._now()))
+
+
+def _changed_day_of_each(numbers: Iterable[BlockedNumber], changed: Iterable[CallerDay]) -> Sequence[CallerDay]:
+    """Find a changed day of each number. The alarm names its company."""
+    days = {(each.phone_number_id, each.day): each for each in changed}
+    return [
+        next(days[each_id, number.day] for each_id in number.phone_number_ids if (each_id, number.day) in days)
+        for number in numbers
+    ]
+
+
+def _rarely_answered(stores: Stores, changed: Iterable[CallerDay]) -> Sequence[CallerDay]:
+    compared = [each for each in changed if each.is_compared and not each.is_rate_reported]
+    usual = {
+        day: reputation.usual_answer_rate(stores.caller_days.of_day(day)) for day in {each.day for each in compared}
+    }
+    return [each for each in compared if reputation.is_rarely_answered(each, usual[each.day])]
+
+
+def _subjects(days: Iterable[CallerDay]) -> list[dict[str, UUID]]:
+    return [{"company_id": each.company_id, "phone_number_id": each.phone_number_id} for each in days]
 
 
 # --- Counts: the numbers of `/metrics`, in one transaction, and those of the status of an installation

@@ -15,6 +15,8 @@ from scheduler.domain.principal import (
     PER_MINUTE,
     SYSTEM,
     VOICE,
+    VOICE_PER_HOUR,
+    VOICE_PER_MINUTE,
     Act,
     Key,
     KeyKind,
@@ -130,17 +132,19 @@ class Keys:
         company_id: UUID | None = None,
         principal_id: UUID | None = None,
         scopes: frozenset[str] = DEFAULT_SCOPES,
-        per_minute: int = PER_MINUTE,
-        per_hour: int = PER_HOUR,
+        per_minute: int | None = None,
+        per_hour: int | None = None,
         expires_at: datetime | None = None,
         reason: str | None = None,
     ) -> tuple[Principal, str]:
         """Create a key. Return it with its secret, which is not stored. `principal_id` makes it a rotation.
 
+        A rate limit of None is the default, which is higher for a key that has only the scope of voice servers.
         `reason` is for the audit. Raises NotFound for an unknown company, InvalidKeyName, UnknownScopes, ExpiryInPast,
         InvalidPauseReason, DatabaseAway.
         """
         reason = operators.optional(reason)
+        usual_per_minute, usual_per_hour = _usual_limits(scopes)
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             key_id = new_id(now)
@@ -150,8 +154,8 @@ class Keys:
             key = Key(
                 principal=principal,
                 name=name,
-                per_minute=per_minute,
-                per_hour=per_hour,
+                per_minute=usual_per_minute if per_minute is None else per_minute,
+                per_hour=usual_per_hour if per_hour is None else per_hour,
                 created_at=now,
                 expires_at=expires_at,
             )
@@ -263,6 +267,13 @@ class Keys:
         secret = new_secret()
         stores.keys.add(key, self._hasher.key(secret))
         return secret
+
+
+def _usual_limits(scopes: frozenset[str]) -> tuple[int, int]:
+    """Find the requests a minute and an hour of a key with these scopes."""
+    if scopes == {VOICE}:  # guard: voice_limits
+        return VOICE_PER_MINUTE, VOICE_PER_HOUR
+    return PER_MINUTE, PER_HOUR
 
 
 def must_have(principal: Principal, scopes: Iterable[str]) -> None:

@@ -127,7 +127,7 @@ class Batch:
         return takes_another_attempt(self._attempt_counts[interview_id])
 
     def refusals_of(self, interview_id: UUID) -> Sequence[NumberRefusal]:
-        """List the refusals of numbers that calls of the interview have reported. Only invoked chains need them."""
+        """List the refusals of numbers that calls of the interview have reported. First attempts need none."""
         if self._refusals is None:
             self._refusals = defaultdict(list)
             with self.stores.connection.beside():

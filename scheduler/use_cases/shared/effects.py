@@ -203,7 +203,17 @@ class Effects:
             return heard
         if report_order.report_comes_first(batch, attempt, heard, now):
             return report_order.ReportFirst()
+        wait = report_order.proof_waits(batch, attempt, heard, now, self._policy)
+        if wait is not None:  # guard: late_report
+            return self._wait_for_report(batch, attempt, wait, actor, now)
         return self.apply_events(batch, attempt, heard, actor, now)
+
+    def _wait_for_report(
+        self, batch: Batch, attempt: Attempt, wait: conversations.ProofWait, actor: str, now: datetime
+    ) -> Attempt:
+        if not wait.events and attempt.look_at != wait.look_at:
+            batch.stores.attempt_polls.reschedule_poll(attempt.id, attempt.epoch, wait.look_at)
+        return self.apply_events(batch, attempt, wait.events, actor, now)
 
     def apply_events(
         self, batch: Batch, attempt: Attempt, happened: Sequence[Event], actor: str, now: datetime
@@ -288,14 +298,18 @@ class Effects:
             stores.attempt_polls.forget_number_of_erased(attempt.id)
         # After an unknown outcome the same interview waits too, because that phone may still be ringing.
         same = None if attempt.reason is Reason.OUTCOME_UNKNOWN else attempt.interview_id
+        if attempt.hung_up_at is not None and has_live_leg(change.before):  # guard: gap_of_live_call
+            same = attempt.interview_id  # it was live, and has ended
         free_at = settling.line_free_at(attempt, change.now, self._policy)
         stores.lines.start_gap(attempt.id, same, change.now, free_at)
 
     def _on_returned_to_pending(self, change: _Change) -> None:
-        """Refresh an attempt that returned to PENDING, or cancel it if its interview has ended."""
+        """Refresh an attempt that returned to PENDING, or cancel it if its interview has ended or it was refused."""
         interview = change.interview
         if change.has_company and retries.may_go_on(interview):
-            self._refresh_schedule(change)
+            change.attempt = self._followers.cancel_refused(change.batch, change.attempt, change.actor, change.now)
+            if change.attempt.state is AttemptState.PENDING:
+                self._refresh_schedule(change)
             return
         if not change.has_company:
             reason = Reason.COMPANY_DELETED

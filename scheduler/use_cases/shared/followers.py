@@ -4,9 +4,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
-from scheduler.domain.attempt import Attempt, AttemptState, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Reason
 from scheduler.domain.call import Schedule, ScheduleWarning
-from scheduler.domain.interview import Interview
+from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
 from scheduler.lifecycle import conversations, retries
@@ -69,6 +69,19 @@ class Followers:
         if retries.was_left(history):  # guard: decided_outcome
             return False
         return self.add(batch, proven, actor, now)
+
+    def cancel_refused(self, batch: Batch, returned: Attempt, actor: str, now: datetime) -> Attempt:
+        """Cancel an attempt that has returned to PENDING if the person has opted out since it was planned. Return it.
+
+        The report could not cancel it during its claim, and the next look permits another number. A client who invoked
+        it after the opt-out has decided to call another number. Only retries and invoked attempts cost a statement.
+        """
+        interview = batch.interviews[returned.interview_id]
+        refusals = batch.refusals_of(interview.id) if conversations.may_be_refused_meanwhile(returned) else ()
+        if conversations.has_opted_out_since(refusals, returned.created_at):  # guard: returned_refused
+            returned = batch.save(returned, Cancelled(reason=Reason.REPLACED), actor, now)
+            batch.set_status(interview, InterviewStatus.FAILED, now, returned)
+        return returned
 
     def _planned(
         self, batch: Batch, ended: Attempt, interview: Interview, now: datetime, *, calls_back: bool

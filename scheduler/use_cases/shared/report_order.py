@@ -1,15 +1,30 @@
-"""Reports and ends of calls: the wait for a report after the end, and the end that waits for an accepted report."""
+"""Reports and callbacks: the wait for a report after the end of its call, and which of them is applied first.
+
+An end waits for an accepted report that it would lose, and a report for the stored callback of the answer.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 from scheduler.domain.attempt import Attempt, Ended, Event, Reason
 from scheduler.lifecycle import conversations, retries
+from scheduler.lifecycle.conversations import ProofWait
+from scheduler.lifecycle.policy import Policy
 from scheduler.use_cases.shared.batch import Batch
+from scheduler.use_cases.shared.turn import Turn
 
 
 class ReportFirst:
     """The end of the call must be applied later: an accepted report of its conversation would be refused after it."""
+
+
+class CallbackFirst(Exception):
+    """The report must be applied later: a stored callback may say that its call was answered."""
+
+    def __init__(self, turn: Turn) -> None:
+        super().__init__()
+        self.received_at = turn.requested_at
+        self.now = turn.now
 
 
 def may_be_reported(batch: Batch, attempt: Attempt, now: datetime) -> bool:
@@ -32,3 +47,32 @@ def report_comes_first(batch: Batch, attempt: Attempt, happened: Sequence[Event]
     if is_answered and may_be_reported(batch, attempt, now):
         return False
     return batch.report_waits(batch.interviews[attempt.interview_id], now)  # guard: report_first
+
+
+def callback_comes_first(turn: Turn, attempt: Attempt) -> bool:
+    """Return True if a stored callback may still say that the call was answered.
+
+    Asked only for a report that would be refused. The caller has locked the attempt before, as a worker does that
+    applies a callback, so none is missed. One in quarantine does not count.
+    """
+    if not conversations.may_wait(turn.requested_at, turn.now):  # guard: report_waits_an_hour
+        return False
+    return turn.stores.carrier_events.is_one_unheard(attempt.token or "")
+
+
+def proof_waits(
+    batch: Batch, attempt: Attempt, happened: Sequence[Event], now: datetime, policy: Policy
+) -> ProofWait | None:
+    """Let late proof wait for a report, if the company can report outcomes and a call may follow. None: it is written.
+
+    The attempt stays one with a live call meanwhile: the interview is not invoked, and an operator cannot decide. An
+    open attempt of the interview is not kept waiting. The proof replaces it.
+    """
+    wait = conversations.wait_for_report(attempt, happened, now, policy)
+    if wait is None or not retries.may_call_back(batch.interviews[attempt.interview_id]):
+        return None
+    if not batch.may_report(attempt.company_id, now):  # guard: late_wait_with_a_key
+        return None
+    if batch.has_open(attempt.interview_id):  # guard: late_wait_alone
+        return None
+    return wait

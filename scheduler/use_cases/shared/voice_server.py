@@ -6,7 +6,7 @@ from datetime import datetime
 from scheduler.carriers.interface import QueryNotSent, VoiceServer
 from scheduler.domain.attempt import Attempt
 from scheduler.lifecycle import voice_server
-from scheduler.lifecycle.breaker import Breaker
+from scheduler.lifecycle.breaker import BACK_OFF, Breaker
 from scheduler.lifecycle.voice_server import Trial
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway
@@ -26,6 +26,8 @@ class VoiceServerJudge:
         self._account_id = account_id
         self._policy = context.policy
         self._now = context.now
+        self._answered_at: datetime | None = None
+        """The last good answer to a probe after a failure."""
 
     def hear(self, failed: Sequence[Attempt]) -> None:
         """Count calls whose instructions have failed. If that is impossible now, the next failure counts them too.
@@ -54,6 +56,8 @@ class VoiceServerJudge:
                 stores.carrier_accounts.set_breaker(account.id, judged, now)
                 _report_down(judged)
                 return
+        if not voice_server.opens(failures, companies, answers=False):
+            return
         # Outside the transaction. Failures of two companies need no answer.
         answers = None if voice_server.opens(failures, companies, answers=True) else self._answers()
         if not voice_server.opens(failures, companies, answers=answers):
@@ -109,10 +113,16 @@ class VoiceServerJudge:
         return stores.voice_failures.trial(self._account_id, breaker.answered_at, now, self._policy.room)
 
     def _answers(self) -> bool | None:
+        """Probe the voice server. A good answer is kept for a moment: each probe may take a worker's thread for 2 s."""
+        now, kept = self._now(), self._answered_at
+        if kept is not None and kept <= now < kept + BACK_OFF[0]:  # guard: kept_answer
+            return True
         try:
-            return None if self._server is None else self._server.answers()
+            answers = None if self._server is None else self._server.answers()
         except QueryNotSent:
             return True
+        self._answered_at = now if answers else None
+        return answers
 
     def _begin(self) -> tuple[Breaker, Breaker] | None:
         """Mark the probe as running, so that one of several workers sends it. Return the breaker before and after.

@@ -26,12 +26,16 @@ TOMORROW_AT_SIX = "2026-04-03T18:00:00"
 
 @pytest.fixture
 def perform(voice: Tenant, submit: Submit, apply: Apply) -> Perform:
+    return performing(voice, submit, apply)
+
+
+def performing(tenant: Tenant, submit: Submit, apply: Apply) -> Perform:
     """Submit a request of the company, apply it, and return the command with its answer."""
 
     def performed(request: Request) -> Command:
-        command = submit.command(voice.principal, None, request, idempotency_key=None, request_hash=b"hash").command
+        command = submit.command(tenant.principal, None, request, idempotency_key=None, request_hash=b"hash").command
         apply.command(command.id)
-        return submit.find(voice.principal, str(command.id))
+        return submit.find(tenant.principal, str(command.id))
 
     return performed
 

@@ -11,14 +11,16 @@ from scheduler.domain.command import Command, DeleteInterview, ReportOutcome
 from scheduler.domain.explanation import Rule
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
-from tests.support.builders import Tenant, a_number, a_pending_attempt, a_placed_attempt
+from tests.support.builders import RecordingHints, Tenant, a_number, a_pending_attempt, a_placed_attempt
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import Perform, answered, end
 from tests.use_cases.conversations.conftest import FINISHED, code
+from tests.use_cases.test_hear import a_form, deliver, hear_stored
 
 WRONG_PERSON, OPTED_OUT = ConversationOutcome.WRONG_PERSON, ConversationOutcome.OPTED_OUT
 
@@ -114,6 +116,23 @@ def test_accepted_report_that_refuses_no_number_stops_nothing(
 ) -> None:
     assert hash_in_inbox(voice, backlog.accept(attempt, FINISHED)) is None
     assert may_ring(voice, a_pending_attempt(voice, number))
+
+
+@guards("callback_first")
+def test_opt_out_of_a_call_whose_answer_is_stored_is_applied(
+    voice: Tenant, backlog: Backlog, hear: Hear, hints: RecordingHints, number: str, now: TestClock
+) -> None:
+    """The worker of the commands is quicker than that of the callbacks."""
+    attempt = a_placed_attempt(voice, number)
+    hints.rung.clear()
+    deliver(hear, attempt, a_form(attempt, "in-progress"))
+    command = backlog.accept(attempt, OPTED_OUT)
+    backlog.apply.command(command.id)
+    deliver(hear, attempt, a_form(attempt, "completed", CallDuration="30"))
+    hear_stored(hear, hints)
+    assert backlog.refusal_code(command) is None
+    now.move(timedelta(minutes=11))
+    assert not may_ring(voice, a_pending_attempt(voice, number))
 
 
 def test_refusal_that_is_not_applied_stops_nothing_longer(

@@ -7,11 +7,21 @@ import pytest
 
 from scheduler.domain.attempt import Decided, Decision, LegSeen, Placed, ProofMissing, Reason
 from scheduler.domain.call import CallProgress, CallStatus
-from scheduler.domain.command import CancelAttempt, DecideOutcome, DeleteAttempt, InvokeAttempt, Refusal, Request
+from scheduler.domain.command import (
+    CancelAttempt,
+    DecideOutcome,
+    DeleteAttempt,
+    InvokeAttempt,
+    Refusal,
+    ReportOutcome,
+    Request,
+)
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import Policy
+from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.resources.batches import Batches
+from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_sid, an_attempt_of_unknown_outcome
@@ -71,6 +81,32 @@ def test_named_time_is_kept_after_a_wrong_decision(voice: Tenant, perform: Perfo
     assert pending_times(voice, lost) == ["2026-04-03T16:00:00+00:00"]
 
 
+@pytest.mark.parametrize("decision", [Decision.RANG, Decision.LEFT])
+def test_decision_holds_against_a_report_after_the_late_end(
+    voice: Tenant, perform: Perform, decision: Decision
+) -> None:
+    lost = voice.take(an_attempt_of_unknown_outcome(voice), Decided(decision=decision, reason="the recording says so"))
+    attempt = voice.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now()))
+    end(voice, attempt)
+    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    proven = voice.attempt(attempt.id)
+    assert (proven.reason, proven.outcome) == (Reason.ANSWERED, CALL_BACK)
+    assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, InterviewStatus.FAILED)
+
+
+def test_cancelled_call_holds_against_a_report_after_a_late_end(voice: Tenant, perform: Perform) -> None:
+    lost = an_attempt_of_unknown_outcome(voice)
+    assert perform(InvokeAttempt(interview_id=lost.interview_id)).answer is not None
+    invoked = follower(voice, lost)
+    assert invoked is not None
+    of_operator = CancelAttempt(interview_id=lost.interview_id, attempt_id=invoked.id, operator="jana", reason="-")
+    assert refusal_of_answer(perform, of_operator) is None
+    attempt = voice.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now()))
+    end(voice, attempt)
+    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    assert (pending_times(voice, lost), voice.interview_status(lost)) == ([], InterviewStatus.FAILED)
+
+
 @guards("named_time_over")
 @pytest.mark.parametrize("late", [timedelta(), timedelta.resolution])
 def test_late_proof_keeps_no_named_time_that_is_over(
@@ -112,9 +148,16 @@ def test_late_proof_keeps_a_named_time_after_a_replaced_call(voice: Tenant, perf
 
 
 @guards("batch_unproven")
-@pytest.mark.parametrize("is_live", [True, False])
+@pytest.mark.parametrize(("is_live", "is_over"), [(True, False), (False, False), (True, True)])
 def test_late_proof_plans_no_call_back_of_a_cancelled_batch(
-    voice: Tenant, perform: Perform, batches: Batches, hints: RecordingHints, now: TestClock, *, is_live: bool
+    voice: Tenant,
+    perform: Perform,
+    batches: Batches,
+    hints: RecordingHints,
+    now: TestClock,
+    *,
+    is_live: bool,
+    is_over: bool,
 ) -> None:
     bulk = ApplyBatches(voice.context, hints)
     batch = stored(batches, voice, [a_wish(voice)])
@@ -129,6 +172,8 @@ def test_late_proof_plans_no_call_back_of_a_cancelled_batch(
         attempt = voice.take(
             attempt, LegSeen(call_sid=attempt.call_sid or a_sid(), rank=CallProgress.ANSWERED, look_at=now())
         )
+    if is_over:  # its report comes after its end
+        attempt = end(voice, attempt)
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
     cancel(batches, voice, batch)
     assert not is_live or report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
@@ -171,6 +216,36 @@ def test_short_late_end_disturbs_no_invoked_call(voice: Tenant, perform: Perform
         assert follower(voice, attempt) == invoked
         assert voice.attempt(attempt.id).reason is (Reason.ANSWERED if outcome else Reason.INSTRUCTIONS_FAILED)
         assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
+
+
+@guards("late_wait_alone")
+def test_short_late_end_replaces_an_invoked_call_at_once(voice: Tenant, perform: Perform) -> None:
+    """It would ring a person who has just spoken. Once the notifications are read, the call is known to be answered."""
+    attempt = an_attempt_of_unknown_outcome(voice)
+    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer is not None
+    apply_news(reading(voice), attempt, CallStatus.COMPLETED, duration=SHORT)
+    apply_news(reading(voice), attempt, CallStatus.COMPLETED, duration=SHORT, instructions_failed=False, token=None)
+    assert voice.attempt(attempt.id).reason is Reason.ANSWERED
+    assert (pending_times(voice, attempt), voice.interview_status(attempt)) == ([], InterviewStatus.COMPLETED)
+
+
+def test_report_after_a_short_late_end_has_it_polled_at_once(
+    voice: Tenant, submit: Submit, hints: RecordingHints
+) -> None:
+    lost = an_attempt_of_unknown_outcome(voice)
+    attempt = voice.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now()))
+    read = {"duration": SHORT, "instructions_failed": False, "token": None}
+    apply_news(reading(voice), attempt, CallStatus.COMPLETED, **read)
+    assert voice.attempt(attempt.id).look_at == voice.now() + voice.policy.outcome_wait
+    request = ReportOutcome(
+        interview_id=attempt.interview_id, attempt_id=attempt.id, outcome=CALL_BACK, call_back_at=TOMORROW_AT_SIX
+    )
+    command = submit.command(voice.principal, None, request, idempotency_key=None, request_hash=b"hash").command
+    Apply(reading(voice).context, hints).command(command.id)
+    waiting = voice.attempt(attempt.id)
+    assert (waiting.outcome, waiting.reason, waiting.look_at) == (CALL_BACK, Reason.OUTCOME_UNKNOWN, voice.now())
+    apply_news(reading(voice), attempt, CallStatus.COMPLETED, **read)
+    assert pending_times(voice, attempt) == ["2026-04-03T16:00:00+00:00"]
 
 
 def test_short_late_end_raises_no_alarm_about_a_newer_call(voice: Tenant, perform: Perform, now: TestClock) -> None:

@@ -1,4 +1,4 @@
-"""Accepted reports and ends of their calls: an accepted report is applied first, and no end waits forever."""
+"""Accepted reports and callbacks: an end waits for the report, a report for the stored answer, an hour at most."""
 
 import json
 from collections.abc import Callable
@@ -63,6 +63,14 @@ class Order:
         answer = self.submit.find(self.tenant.principal, str(command.id)).answer
         assert answer is not None
         return answer.refusal
+
+    def waits(self, command: Command) -> bool:
+        """Try to apply the command. Return True if it is put off."""
+        self.apply.command(command.id)
+        return self.submit.find(self.tenant.principal, str(command.id)).applied_at is None
+
+    def store_answer(self, attempt: Attempt) -> None:
+        deliver(self.hear, attempt, a_form(attempt, "in-progress"))
 
     def store_end(self, attempt: Attempt, **fields: str) -> None:
         deliver(self.hear, attempt, a_form(attempt, "completed", CallDuration="30", **fields))
@@ -241,6 +249,103 @@ def test_waiting_reports_are_read_with_the_prices(order: Order) -> None:
         assert order.hear_all().reason is Reason.ANSWERED
     [only] = [each for each in sent if "inbox" in each]
     assert "c.prices" in only
+
+
+# ---- the stored callback of the answer
+
+
+def found_ringing(tenant: Tenant) -> Attempt:
+    lost = an_attempt_of_unknown_outcome(tenant)
+    return tenant.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
+
+
+@guards("callback_first")
+@pytest.mark.parametrize(
+    ("ringing", "outcome"),
+    [
+        (a_placed_attempt, FINISHED),
+        (a_placed_attempt, CALL_BACK),
+        (a_placed_attempt, OPTED_OUT),
+        # An opt-out is accepted, as its end is unknown.
+        (found_ringing, CALL_BACK),
+    ],
+)
+def test_report_waits_for_the_stored_answer(
+    order: Order, ringing: Callable[[Tenant], Attempt], outcome: ConversationOutcome
+) -> None:
+    """The worker of the commands is quicker than that of the callbacks."""
+    attempt = ringing(order.tenant)
+    order.store_answer(attempt)
+    command = order.report(attempt, outcome)
+    assert order.waits(command)
+    [(task, waiting, after_s)] = order.hints.put_off
+    assert (task, waiting) == (tasks.APPLY, (command.id,))
+    assert after_s > 0, "no worker is busy with it meanwhile"
+    order.hear_all()
+    assert order.refusal(command) is None
+    assert order.tenant.attempt(attempt.id).outcome is outcome
+
+
+def test_report_and_end_do_not_wait_for_each_other(order: Order) -> None:
+    attempt = a_placed_attempt(order.tenant)
+    order.store_answer(attempt)
+    command = order.report(attempt, CALL_BACK)
+    end_by_machine(order, attempt)
+    assert order.waits(command)
+    assert order.hear_all().state is AttemptState.IN_PROGRESS
+    assert order.refusal(command) is None
+    ended = order.hear_all()
+    assert (ended.reason, ended.outcome, unheard(order.tenant)) == (Reason.ANSWERED, CALL_BACK, 0)
+    assert follower(order.tenant, attempt) is not None
+
+
+def test_report_that_waits_is_refused_if_no_person_answered(order: Order) -> None:
+    attempt = a_placed_attempt(order.tenant)
+    deliver(order.hear, attempt, a_form(attempt, "ringing"))
+    command = order.report(attempt, OPTED_OUT)
+    assert order.waits(command)
+    order.hear_all()
+    assert code(order.refusal(command)) == "CALL_NOT_ANSWERED"
+
+
+def test_report_does_not_wait_for_a_callback_in_quarantine(order: Order) -> None:
+    attempt = a_placed_attempt(order.tenant)
+    order.store_answer(attempt)
+    order.tenant.change("UPDATE carrier_events SET quarantined_at = :now", now=order.tenant.now())
+    assert code(order.refusal(order.report(attempt, FINISHED))) == "CALL_NOT_ANSWERED"
+
+
+def test_report_waits_for_no_callback_of_another_call(order: Order) -> None:
+    order.store_answer(a_placed_attempt(order.tenant))
+    command = order.report(a_placed_attempt(order.tenant), FINISHED)
+    assert code(order.refusal(command)) == "CALL_NOT_ANSWERED"
+
+
+@guards("report_waits_an_hour")
+@pytest.mark.parametrize("is_early", [False, True])
+def test_report_waits_an_hour_at_most(order: Order, now: TestClock, *, is_early: bool) -> None:
+    attempt = a_placed_attempt(order.tenant)
+    order.store_answer(attempt)
+    command = order.report(attempt, FINISHED)
+    now.move(REPORT_FIRST - timedelta(seconds=1))
+    assert order.waits(command)
+    if is_early:  # a wrong clock has accepted it
+        at = latest_written(now()) + timedelta(seconds=1)
+        order.tenant.change("UPDATE inbox SET received_at = :at WHERE id = :id", at=at, id=command.id)
+    else:
+        now.move(timedelta(seconds=1))
+    assert code(order.refusal(command)) == "CALL_NOT_ANSWERED"
+
+
+def test_callbacks_are_read_only_for_a_report_that_is_refused(order: Order) -> None:
+    accepted, refused = answered(order.tenant), a_placed_attempt(order.tenant)
+    counts = []
+    for attempt in (accepted, refused):
+        command = order.report(attempt, FINISHED)
+        with statements_of(order.tenant.database) as sent:
+            order.refusal(command)
+        counts.append(sum("FROM carrier_events" in each for each in sent))
+    assert counts == [0, 1]
 
 
 def test_person_is_not_called_again_after_an_accepted_report(order: Order, now: TestClock) -> None:

@@ -218,7 +218,7 @@ def test_line_that_says_stored_is_next_to_its_row() -> None:
     assert len(stored) == 6
     for each in stored:
         [line] = [line for line in calls_in(each, "error") if "is_stored=True" in ast.unparse(line)]
-        [row] = calls_in(each, "raise_in")
+        [row] = [*calls_in(each, "raise_in"), *calls_in(each, "raise_each_in")]
         kind = {keyword.arg: ast.unparse(keyword.value) for keyword in line.keywords}["alarm"]
         assert kind == ast.unparse(row.args[1])
 

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Ended, Proven, Reason
+from scheduler.persistence.tables import companies, phone_numbers
 from scheduler.rules import reputation
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.counts import CallerReputation
@@ -138,6 +139,74 @@ def test_number_that_was_erased_meanwhile_is_left_out(tenant: Tenant, callers: C
 
 
 # ---- alarms
+
+
+def share_the_number(tenant: Tenant, count: int) -> None:
+    """Make as many companies like the tenant's, which call from its number."""
+    ids = [uuid4() for _ in range(count)]
+    same = ", ".join(each.name for each in companies.c if each.name != "id")
+    given = "unnest(CAST(:ids AS uuid[])) AS given (id)"
+    tenant.change(
+        f"INSERT INTO companies (id, {same}) SELECT given.id, {same} FROM companies c, {given} WHERE c.id = :of",
+        ids=ids,
+        of=tenant.company_id,
+    )
+    same = ", ".join(each.name for each in phone_numbers.c if each.name not in {"id", "company_id"})
+    tenant.change(
+        f"INSERT INTO phone_numbers (id, company_id, {same}) SELECT gen_random_uuid(), given.id, {same}"
+        f" FROM phone_numbers n, {given} WHERE n.company_id = :of",
+        ids=ids,
+        of=tenant.company_id,
+    )
+
+
+def fold_a_blocked_call_of_each_company(tenant: Tenant, callers: CallerReputation) -> int:
+    """Count the statements of the fold."""
+    tenant.change(
+        "INSERT INTO caller_results (phone_number_id, day, calls, answered, declined, blocked)"
+        " SELECT id, :day, 1, 0, 0, 1 FROM phone_numbers",
+        day=reputation.day_of(tenant.now()),
+    )
+    with statements_of(tenant.database) as sent:
+        callers.fold()
+    return len(sent)
+
+
+@guards("reported_caller")
+def test_fold_of_a_shared_number_takes_few_statements(
+    tenant: Tenant, callers: CallerReputation, now: TestClock
+) -> None:
+    """Without a number of its own, each company calls from DEFAULT_CALLER_ID, and the clock waits for the fold."""
+    sent = []
+    for more in (49, 150):
+        share_the_number(tenant, more)
+        now.move(A_DAY)
+        sent.append([fold_a_blocked_call_of_each_company(tenant, callers) for _ in range(2)])
+    assert sent[0] == sent[1]
+    assert sum(count for _, _, count in alarms(tenant)) == len(sent), "one for each day"
+    assert tenant.ask("SELECT is_blocked_reported, count(*) FROM caller_days GROUP BY 1") == [(True, 250)]
+
+
+def test_blocked_numbers_of_many_companies_are_reported_each(tenant: Tenant, callers: CallerReputation) -> None:
+    share_the_number(tenant, 5)
+    tenant.change("UPDATE phone_numbers SET number = '+42122102' || (1000 + (random() * 8999)::integer)")
+    of_all = tenant.ask("SELECT count(DISTINCT number) FROM phone_numbers")[0][0]
+    sent = [fold_a_blocked_call_of_each_company(tenant, callers) for _ in range(reputation.BLOCKED_CALLS)]
+    assert sum(count for _, _, count in alarms(tenant)) == of_all
+    assert sent[-1] <= sent[0] + 2
+
+
+@guards("reported_caller")
+def test_alarm_is_not_repeated_after_its_company_is_deleted(tenant: Tenant, callers: CallerReputation) -> None:
+    other = of_company(tenant, seed(tenant.database, tenant.now()))
+    for each in (tenant, other):
+        end(each, *[Reason.BLOCKED_BY_NETWORK] * (reputation.BLOCKED_CALLS - 1))
+        callers.fold()
+    assert len(alarms(tenant)) == 1
+    tenant.change("DELETE FROM caller_days WHERE company_id = :id", id=other.company_id)
+    end(tenant, *[Reason.BLOCKED_BY_NETWORK] * reputation.BLOCKED_CALLS)
+    callers.fold()
+    assert alarms(tenant) == [("CALLER_REPUTATION", number_id(other), 1)]
 
 
 @guards("caller_reputation", "network_block")

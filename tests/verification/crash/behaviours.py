@@ -90,6 +90,11 @@ BEHAVIOURS: Mapping[str, Behaviour] = {
     ),
     "judged_after_the_end": Behaviour(rules=[{**SHORT, "callbacks": "reordered", "verdict_s": 0.6}]),
     "no_verdict": Behaviour(rules=[{**SHORT, "callbacks": "doubled", "verdict_s": None}]),
+    # The voice server gives no instructions, and the carrier requests others. A retry follows after 15 minutes.
+    "no_instructions": Behaviour(
+        rules=[{**SHORT, "callbacks": "doubled", "instructions": "fallback"}],
+        ending=Ending(rings=1, reasons=(Reason.INSTRUCTIONS_FAILED,)),
+    ),
     "queued": Behaviour(rules=[{**SHORT, "queue_s": _LONG_S}]),
     "unnamed": Behaviour(
         rules=[{"fault": "accept_and_silence", "ring_s": 0.2, "talk_s": _LONG_S, "callbacks": "none"}]

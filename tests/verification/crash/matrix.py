@@ -34,6 +34,7 @@ from tests.verification.crash.behaviours import (
     USUAL,
 )
 from tests.verification.crash.conversations import CONVERSATIONS, OF_CONVERSATIONS
+from tests.verification.crash.refused_numbers import OF_REFUSED_NUMBERS, REFUSED_NUMBERS
 from tests.verification.crash.stories import EVERY_HOUR, STORIES, Cell, Play, cells, play
 from tests.verification.judge.evidence import rings_from, rows_of
 from tests.verification.judge.history import ClientRequest, History, Patience
@@ -118,6 +119,7 @@ CELLS = (
     *cells("expire", ["settle.expiring", "settle.expired"], _NOTHING_IS_SENT),
     *cells("defer for good", ["dial.deferring", "dial.deferred"], _NOTHING_IS_SENT),
     *OF_CONVERSATIONS,
+    *OF_REFUSED_NUMBERS,
 )
 
 
@@ -397,7 +399,7 @@ def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Jud
 def _played(cell: Cell, url: str, setup: CrashSetup) -> Judged:
     began, played = monotonic(), Play(setup=setup, cell=cell)
     try:
-        play(played, {**STORIES, **CONVERSATIONS}[cell.story])
+        play(played, {**STORIES, **CONVERSATIONS, **REFUSED_NUMBERS}[cell.story])
         return judged(played, url, monotonic() - began)
     except BaseException as broken:  # noqa: BLE001 - a failed cell must not stop the others
         if played.is_starved:

@@ -155,8 +155,11 @@ class Play:
         """Build the request to create an interview of a new person."""
         return CreateInterview(agent_id=self.tenant.agent_id, candidate_id=self.a_candidate())
 
-    def a_pending_attempt(self, *rules: Mapping[str, Any], tenant: Tenant | None = None, **wishes: Any) -> Attempt:
-        attempt = a_pending_attempt(tenant or self.tenant, self.a_number(*rules), **wishes)
+    def a_pending_attempt(
+        self, *rules: Mapping[str, Any], tenant: Tenant | None = None, number: str | None = None, **wishes: Any
+    ) -> Attempt:
+        """Create a due attempt of a new interview. `number`: a number of the cell that has its rules already."""
+        attempt = a_pending_attempt(tenant or self.tenant, number or self.a_number(*rules), **wishes)
         self.candidates.append(self.tenant.interview(attempt.interview_id).candidate_id)
         return attempt
 

@@ -79,8 +79,10 @@ CONVERSATIONS: Mapping[str, str] = {
     "AN_INVOKE_PASSES_THE_WAIT": "an invoke creates an attempt while a report is awaited",
     "CLAIMS_PASS_COMMANDS": "an attempt is claimed before a report is applied",
     "THE_WAIT_PASSES_COMMANDS": "the wait ends while a report that came in time is not applied",
+    "AN_END_PASSES_A_REPORT": "a call ends before an accepted report is applied, which the end refuses",
     "A_WAIT_NEVER_ENDS": "an interview waits forever for a report",
     "A_LAST_LOOK_FORGETS_REPORTS": "a call rings after an earlier conversation has reported an opt-out",
+    "A_LAST_LOOK_PASSES_REFUSALS": "another interview calls a number whose opt-out is accepted and not applied",
 }
 """The rule that each switch of a model breaks. BATCHES and CONVERSATIONS are those of the other two models."""
 
@@ -90,6 +92,7 @@ _TWO_INTERVIEWS = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 0, "INTERVIEWS": 2}
 _SMALL_BATCHES = {"CLAIMS": 2, "ATTEMPTS": 3}
 _SMALL_CONVERSATIONS = {"ATTEMPTS": 2, "COMMANDS": 1}
 _OPT_OUTS = {**_SMALL_CONVERSATIONS, "OPT_OUTS": 1}
+_OTHERS = {"ATTEMPTS": 2, "COMMANDS": 0, "OPT_OUTS": 1, "OTHERS": 1, "INBOX": 2}
 _TECHNICALS = {**_SMALL_CONVERSATIONS, "TECHNICALS": 1}
 _THREE_CALLS = {"ATTEMPTS": 3, "COMMANDS": 1}
 _OF_OPT_OUTS = (
@@ -100,6 +103,7 @@ _SIZES_OF = {
     "VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS,
     "A_LATE_PROOF_IS_FOLLOWED": _TECHNICALS,
     "A_LATE_CALL_BACK_PASSES_NEWER_CALLS": _THREE_CALLS,
+    "A_LAST_LOOK_PASSES_REFUSALS": _OTHERS,
     **dict.fromkeys(_OF_OPT_OUTS, _OPT_OUTS),
 }
 """Sizes that broken rules need to be detected. Default: small."""
@@ -173,7 +177,12 @@ def _runs_of_conversations() -> Iterator[Run]:
         sizes=_SMALL_CONVERSATIONS,
         must_happen=events,
     )
-    for name, sizes in (("people opt out", _OPT_OUTS), ("conversations fail", _TECHNICALS)):
+    more = {
+        "people opt out": _OPT_OUTS,
+        "conversations fail": _TECHNICALS,
+        "another interview has the number": _OTHERS,
+    }
+    for name, sizes in more.items():
         yield Run(name=f"conversations as they are: {name}", model=CONVERSATION, sizes=sizes, must_happen=events)
     for switch, what in CONVERSATIONS.items():
         needed = _SIZES_OF.get(switch, _SMALL_CONVERSATIONS)

@@ -5,10 +5,12 @@
  * The model has one interview of a company that may report, and up to ATTEMPTS attempts of it. A voice server reports
  * two outcomes of each call, which differ: CALL_BACK, and FINISHED or (with OPT_OUTS) OPTED_OUT or (with TECHNICALS)
  * TECHNICAL. An opt-out may come late. A client invokes the interview or deletes it, COMMANDS times. News of the
- * carrier come in any order, or never. Settle polls, ends waits, gives calls up, and hears late proof.
+ * carrier come in any order, or never. Settle polls, ends waits, gives calls up, and hears late proof. With OTHERS,
+ * another interview of the company calls the same number, any number of times.
  *
  * Events follow scheduler/lifecycle/state_machine.py, as in dial.pml, which has what happens between claim and POST:
- * here a claimed call is placed in one step. Accepted commands wait in `inbox`, and are applied in their order.
+ * here a claimed call is placed in one step. Accepted commands wait in `inbox`, and are applied in their order. Left out
+ * are WRONG_PERSON, commands in quarantine, keys that are revoked, and the hour after which an end waits for no report.
  *
  * `make model` runs it; tests/verification/model/__main__.py has the sizes, and the rule that each -DNAME breaks.
  */
@@ -17,6 +19,9 @@
 #endif
 #ifndef COMMANDS
 #define COMMANDS 1
+#endif
+#ifndef INBOX
+#define INBOX 3
 #endif
 
 mtype:state = { NONE, PENDING, IN_PROGRESS, COMPLETED, FAILED, CANCELLED };
@@ -28,6 +33,17 @@ mtype:outcome = { NO_OUTCOME, FINISHED, CALL_BACK, OPTED_OUT, TECHNICAL };
 mtype:kind = {
   NO_KIND, REPORT_FINISHED, REPORT_CALL_BACK, REPORT_OPTED_OUT, REPORT_TECHNICAL, INVOKE, DELETE_INTERVIEW
 };
+
+/* Besides CALL_BACK. */
+#ifdef OPT_OUTS
+#define REPORT_OTHER REPORT_OPTED_OUT
+#else
+#ifdef TECHNICALS
+#define REPORT_OTHER REPORT_TECHNICAL
+#else
+#define REPORT_OTHER REPORT_FINISHED
+#endif
+#endif
 
 /* Progress of a call, for the carrier and as it was heard. */
 #define NOTHING 0
@@ -51,7 +67,7 @@ typedef Attempt {
   /* Fields for the assertions only. */
   bool was_given_up = false;
   bool was_reported = false; /* a report was answered with success */
-  bool in_time = false; /* a report was accepted before the end of the wait */
+  bool in_time = false; /* a report that counts was accepted, and none is applied yet */
   bool was_invoked = false; /* it was replaced by an invoke, or the interview was deleted */
   bool was_waited_for = false; /* the time for a verdict was over */
   byte decided = 0;
@@ -63,7 +79,14 @@ byte made = 0;
 mtype:status status = IS_SCHEDULED;
 bool is_deleted = false;
 bool is_proven_late = false; /* late proof has completed the interview */
-chan inbox = [3] of { mtype:kind, byte };
+#ifdef OTHERS
+bool is_line_taken = false; /* the other interview has claimed a call */
+bool is_refused = false; /* for an assertion only: an opt-out that counts was accepted */
+#define IS_LINE_TAKEN is_line_taken
+#else
+#define IS_LINE_TAKEN false
+#endif
+chan inbox = [INBOX] of { mtype:kind, byte };
 
 #define IS_OPEN(a) (at[a].state == PENDING || at[a].state == IN_PROGRESS)
 #define IS_LIVE(a) (at[a].leg == RINGS || at[a].leg == TALKS)
@@ -116,7 +139,7 @@ inline reported(a, what) {
   :: else -> assert(at[a].awaited || what == OPTED_OUT); TAKES(a, COMPLETED, COMPLETED, ANSWERED)
   fi;
   assert(at[a].outcome == NO_OUTCOME || what == OPTED_OUT);
-  at[a].outcome = what; at[a].awaited = false; at[a].was_reported = true
+  at[a].outcome = what; at[a].awaited = false; at[a].was_reported = true; at[a].in_time = false
 }
 
 inline outcome_awaited(a) { TAKES(a, COMPLETED, COMPLETED, ANSWERED); at[a].awaited = true }
@@ -312,6 +335,20 @@ inline refuses(a) {
 #define LACKED_INSTRUCTIONS(a) (at[a].failed && (at[a].outcome == NO_OUTCOME || at[a].outcome == TECHNICAL))
 #endif
 
+/* A call does not end before a waiting report is applied that would be refused after the end: callbacks come again, and
+ * polls are repeated. After an end whose outcome is awaited the report is accepted, so such an end does not wait. */
+#define A_REPORT_WAITS (inbox ?? [REPORT_CALL_BACK, _] || inbox ?? [REPORT_OTHER, _])
+#define IS_UNREPORTED(a) \
+  (at[a].outcome == NO_OUTCOME && (at[a].state == IN_PROGRESS || at[a].looked_for) && \
+   (at[a].heard == TALKS || at[a].hung_up))
+#define IS_BY_PERSON(a) (at[a].was_answered && !LACKED_INSTRUCTIONS(a) && !COUNTS_AS_MACHINE(a))
+#ifdef AN_END_PASSES_A_REPORT
+#define MAY_END(a, is_by_person) true
+#else
+#define MAY_END(a, is_by_person) \
+  (!A_REPORT_WAITS || !IS_UNREPORTED(a) || ((is_by_person) && at[a].state == IN_PROGRESS && MAY_GO_ON))
+#endif
+
 inline ends(a) {
   if
   :: at[a].was_answered && LACKED_INSTRUCTIONS(a) -> why = INSTRUCTIONS_FAILED
@@ -348,8 +385,8 @@ inline ends_if_it_is_over(a) { /* one copy of `ends` in each process */
 #define VERDICT_IS_OWED(a) (at[a].was_answered && !at[a].verdict && !at[a].failed && at[a].outcome == NO_OUTCOME)
 #endif
 
-/* Another attempt of the interview has the line: this would be an alarm, and the company pauses. */
-#define HAS_CALL (HAS_OPEN && at[made].state == IN_PROGRESS)
+/* Another attempt has the line: this would be an alarm, and the company pauses. */
+#define HAS_CALL (IS_LINE_TAKEN || (HAS_OPEN && at[made].state == IN_PROGRESS))
 
 /* A callback that comes late or again is no event. */
 inline is_no_news(a) {
@@ -380,7 +417,8 @@ inline hears_end(a) {
   :: !at[a].hung_up && (at[a].state == IN_PROGRESS || (at[a].reason == OUTCOME_UNKNOWN && !HAS_CALL)) ->
      if
      :: VERDICT_IS_OWED(a) -> verdict_awaited(a)
-     :: else -> ending = true
+     :: !VERDICT_IS_OWED(a) && MAY_END(a, IS_BY_PERSON(a)) -> ending = true
+     :: else -> skip
      fi
   :: else -> skip
   fi
@@ -388,7 +426,7 @@ inline hears_end(a) {
 
 inline hears_verdict(a) {
   if
-  :: at[a].hung_up -> verdict_heard(a); ending = true
+  :: at[a].hung_up && MAY_END(a, !at[a].by_machine) -> verdict_heard(a); ending = true
   :: !at[a].hung_up && !at[a].verdict && at[a].heard >= TALKS && (at[a].state == IN_PROGRESS || at[a].looked_for) ->
      verdict_heard(a)
   :: !at[a].hung_up && !at[a].verdict && at[a].heard < TALKS && at[a].state == IN_PROGRESS ->
@@ -404,7 +442,7 @@ inline hears_verdict(a) {
 inline hears_fallback(a) {
   if
   :: at[a].failed -> skip
-  :: !at[a].failed && at[a].hung_up -> at[a].failed = true; ending = true
+  :: !at[a].failed && at[a].hung_up && MAY_END(a, false) -> at[a].failed = true; ending = true
   :: !at[a].failed && !at[a].hung_up && at[a].state == IN_PROGRESS -> at[a].failed = true; progressed(a, TALKS)
   :: !at[a].failed && !at[a].hung_up && at[a].reason == OUTCOME_UNKNOWN && !HAS_CALL ->
      at[a].failed = true; leg_seen(a, TALKS); cancels_successor()
@@ -467,7 +505,7 @@ end_dialler:
   do
   :: atomic {
        made > 0 && at[made].state == PENDING && NONE_IS_WAITING && status == IS_SCHEDULED && NONE_IS_LOOKED_FOR &&
-       !IS_HELD ->
+       !IS_HELD && !IS_LINE_TAKEN ->
        claimed(made);
        assert(empty(inbox) && !is_deleted && !HAS_OPTED_OUT);
        for (other : 1 .. ATTEMPTS) { assert(!IS_LIVE(other) || at[other].was_given_up) };
@@ -477,6 +515,31 @@ end_dialler:
      }
   od
 }
+
+#ifdef OTHERS
+#ifdef A_LAST_LOOK_PASSES_REFUSALS
+#define A_REFUSAL_WAITS false
+#else
+#define A_REFUSAL_WAITS inbox ?? [REPORT_OPTED_OUT, _]
+#endif
+
+/* Another interview of the number. Its claim does not read the inbox. Its last look also reads the opt-outs that were
+ * accepted and are not applied. An opt-out that is accepted later does not stop the call, which rings and ends. */
+active proctype Other() {
+end_other:
+  do
+  :: true -> break
+  :: atomic { !HAS_CALL && NONE_IS_LOOKED_FOR -> is_line_taken = true };
+     atomic {
+       if
+       :: IS_HELD || A_REFUSAL_WAITS -> skip /* the attempt is pending again */
+       :: else -> assert(!is_refused)
+       fi;
+       is_line_taken = false
+     }
+  od
+}
+#endif
 
 active proctype Phone() {
   byte a = 0;
@@ -525,9 +588,10 @@ inline settles(a) {
   if
   :: WAIT_IS_OVER(a) -> not_reported(a); decides(a)
      /* The time is over: the verdict counts as a person. Only then may a call without one end. */
-  :: at[a].hung_up -> at[a].was_waited_for = true; ending = true
-  :: at[a].state == IN_PROGRESS && !at[a].hung_up && at[a].leg == OVER -> proof_missing(a); given_up(a)
-  :: at[a].looked_for && !at[a].hung_up && at[a].leg == OVER -> proof_missing(a); given_up(a)
+  :: at[a].hung_up && MAY_END(a, IS_BY_PERSON(a)) -> at[a].was_waited_for = true; ending = true
+  :: at[a].state == IN_PROGRESS && !at[a].hung_up && at[a].leg == OVER && MAY_END(a, false) ->
+     proof_missing(a); given_up(a)
+  :: at[a].looked_for && !at[a].hung_up && at[a].leg == OVER && MAY_END(a, false) -> proof_missing(a); given_up(a)
   fi
 }
 
@@ -556,14 +620,27 @@ end_settle:
 
 inline accepted(what, a) { inbox ! what, a }
 
-#ifdef OPT_OUTS
-#define REPORT_OTHER REPORT_OPTED_OUT
+#ifdef A_SECOND_REPORT_COUNTS
+#define IS_NEW(a) true
 #else
-#ifdef TECHNICALS
-#define REPORT_OTHER REPORT_TECHNICAL
-#else
-#define REPORT_OTHER REPORT_FINISHED
+#define IS_NEW(a) (at[a].outcome == NO_OUTCOME)
 #endif
+#ifdef A_FOUND_CALL_IS_NOT_REPORTED
+#define IS_LIVE_FOR_US(a) (at[a].state == IN_PROGRESS)
+#else
+#define IS_LIVE_FOR_US(a) (at[a].state == IN_PROGRESS || at[a].looked_for)
+#endif
+#define MAY_BE_REPORTED(a) (at[a].awaited || (IS_LIVE_FOR_US(a) && (at[a].heard == TALKS || at[a].hung_up)))
+
+/* An opt-out is accepted of each call that was answered, or may have been, whatever was reported before. */
+#define MAY_HAVE_BEEN_ANSWERED(a) \
+  (at[a].reason == ANSWERED || at[a].reason == VOICEMAIL || at[a].reason == INSTRUCTIONS_FAILED || \
+   at[a].reason == OUTCOME_UNKNOWN)
+#ifdef A_LATE_REFUSAL_IS_REFUSED
+#define IS_REFUSAL(a, what) false
+#else
+#define IS_REFUSAL(a, what) (what == OPTED_OUT && at[a].outcome != OPTED_OUT && \
+                             (MAY_BE_REPORTED(a) || MAY_HAVE_BEEN_ANSWERED(a)))
 #endif
 
 /* A report of each of two outcomes for each call, in any order, in the call or later. */
@@ -579,8 +656,14 @@ end_voice:
        :: at[2].was_answered -> a = 2
        :: at[ATTEMPTS].was_answered -> a = ATTEMPTS
        fi;
-       if :: accepted(REPORT_OTHER, a) :: accepted(REPORT_CALL_BACK, a) fi;
-       if :: at[a].awaited -> at[a].in_time = true :: else -> skip fi;
+       if
+       :: accepted(REPORT_CALL_BACK, a)
+       :: accepted(REPORT_OTHER, a);
+#ifdef OTHERS
+          if :: MAY_BE_REPORTED(a) || MAY_HAVE_BEEN_ANSWERED(a) -> is_refused = true :: else -> skip fi
+#endif
+       fi;
+       if :: MAY_BE_REPORTED(a) && !at[a].was_reported -> at[a].in_time = true :: else -> skip fi;
        a = 0
      }
   od
@@ -606,29 +689,6 @@ active proctype Caller() {
   od
 }
 
-#ifdef A_SECOND_REPORT_COUNTS
-#define IS_NEW(a) true
-#else
-#define IS_NEW(a) (at[a].outcome == NO_OUTCOME)
-#endif
-#ifdef A_FOUND_CALL_IS_NOT_REPORTED
-#define IS_LIVE_FOR_US(a) (at[a].state == IN_PROGRESS)
-#else
-#define IS_LIVE_FOR_US(a) (at[a].state == IN_PROGRESS || at[a].looked_for)
-#endif
-#define MAY_BE_REPORTED(a) (at[a].awaited || (IS_LIVE_FOR_US(a) && (at[a].heard == TALKS || at[a].hung_up)))
-
-/* An opt-out is accepted of each call that was answered, or may have been, whatever was reported before. */
-#define MAY_HAVE_BEEN_ANSWERED(a) \
-  (at[a].reason == ANSWERED || at[a].reason == VOICEMAIL || at[a].reason == INSTRUCTIONS_FAILED || \
-   at[a].reason == OUTCOME_UNKNOWN)
-#ifdef A_LATE_REFUSAL_IS_REFUSED
-#define IS_REFUSAL(a, what) false
-#else
-#define IS_REFUSAL(a, what) (what == OPTED_OUT && at[a].outcome != OPTED_OUT && \
-                             (MAY_BE_REPORTED(a) || MAY_HAVE_BEEN_ANSWERED(a)))
-#endif
-
 inline applies_report(a, what) {
   if
   :: !is_deleted && ((IS_NEW(a) && MAY_BE_REPORTED(a)) || IS_REFUSAL(a, what)) ->
@@ -646,7 +706,7 @@ inline applies_report(a, what) {
         if :: what == OPTED_OUT -> refuses(a) :: else -> skip fi
      fi
   :: else ->
-     assert(!at[a].in_time || at[a].was_reported || is_deleted); /* accepted in time, and refused */
+     assert(!at[a].in_time || is_deleted); /* accepted in time, and refused: a retry rings the person */
      assert(!IS_LIVE(a) || at[a].heard != TALKS || at[a].outcome != NO_OUTCOME || is_deleted);
      assert(what != OPTED_OUT || at[a].outcome == OPTED_OUT || is_deleted || !MAY_HAVE_BEEN_ANSWERED(a))
   fi

@@ -48,6 +48,7 @@ SETTINGS = {
     "LINE_GAP_S": "1",
     "SHORT_CALL_S": "0",
     "OUTCOME_WAIT_S": "5",
+    "VOICE_PROBE": "0",
 }
 """The account's limits, and the protocol's times, all scaled down. `Policy` rejects combinations in an unsafe order."""
 LONGER = {"DIAL_LEASE_S": "5", "SETTLE_S": "8", "CARRIER_TOTAL_TIMEOUT_S": "1.5"}
@@ -184,10 +185,10 @@ def at_work(
                 tasks.ERASE: Erase(tenant.context, hints).company,
             }
 
-        def store(*received: Any) -> None:
+        def store(*received: Any, is_fallback: bool) -> None:
             setup.received.append(received)
             with setup.turns[CALLBACK]:
-                hear.store([hear.genuine(*received)])
+                hear.store([hear.genuine(*received, is_fallback=is_fallback)])
 
         stack.enter_context(serving(callbacks_to(store), door))
         stack.enter_context(repeated(lambda: _do_one(hints, verbs, setup)))
@@ -213,22 +214,32 @@ def _do_one(hints: QueueHints, verbs: Mapping[str, Callable[[UUID], None]], setu
         turn.release()
 
 
-def callbacks_to(store: Callable[[str, str, list[tuple[str, str]], str], None]) -> FastAPI:
-    """Build an app that receives the carrier's callbacks like the API's route, without the API."""
+def callbacks_to(store: Callable[..., None]) -> FastAPI:
+    """Build an app that receives the carrier's callbacks like the API's routes, without the API.
+
+    `store` gets token, path, form and signature of each, and whether it requests other instructions (`is_fallback`).
+    """
     app = FastAPI(openapi_url=None)
 
-    @app.post("/carrier/twilio/{token}")
-    async def callback(token: str, request: Request) -> Response:
+    async def stored(request: Request, token: str, *, is_fallback: bool) -> Response:
         form = [(name, str(value)) for name, value in (await request.form()).multi_items()]
         signature = request.headers.get("x-twilio-signature", "")
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         try:
-            await run_in_threadpool(store, token, path, form, signature)
+            await run_in_threadpool(store, token, path, form, signature, is_fallback=is_fallback)
         except NotACallback:
             return Response(status_code=403)
         except DatabaseAway:
             return Response(status_code=503)
         return Response(status_code=204)
+
+    @app.post("/carrier/twilio/{token}")
+    async def callback(token: str, request: Request) -> Response:
+        return await stored(request, token, is_fallback=False)
+
+    @app.post("/carrier/twilio/{token}/fallback")
+    async def fallback(token: str, request: Request) -> Response:
+        return await stored(request, token, is_fallback=True)
 
     return app
 

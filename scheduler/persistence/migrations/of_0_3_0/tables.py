@@ -16,6 +16,7 @@ ALTER TABLE lines ADD COLUMN refused_at timestamptz;
 CREATE INDEX ix_lines_refused_at ON lines (refused_at, country) WHERE refused_at IS NOT NULL;
 CREATE INDEX ix_attempts_without_instructions ON attempts (claimed_at) WHERE instructions_failed;
 CREATE INDEX ix_attempts_without_instructions_of_company ON attempts (company_id, claimed_at) WHERE instructions_failed;
+CREATE INDEX ix_attempts_of_machines ON attempts (claimed_at) WHERE reason = 'VOICEMAIL';
 ALTER TABLE attempts ADD COLUMN machine_detection text;
 ALTER TABLE attempts ADD CONSTRAINT ck_attempts_machine_detection
     CHECK (machine_detection IN ('OFF', 'SYNC', 'ASYNC'));
