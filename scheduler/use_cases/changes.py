@@ -236,7 +236,7 @@ class Changes:
         A repeated report changes nothing and gets the answer of the first one. A note about an erased person is not
         stored. A refusal of the number is also noted for a deleted interview or attempt, without its note.
         """
-        stores, with_deleted = turn.stores, conversations.is_lasting(request)
+        stores, with_deleted = turn.stores, conversations.refuses_number(request)
         interview = access.lock_interview(stores, turn.company_id, request.interview_id, with_deleted=with_deleted)
         # Before the attempt is locked: an erasure locks the person first.
         note = None if request.note is None or not stores.candidates.lock_kept(interview.candidate_id) else request.note
