@@ -246,6 +246,8 @@ class Changes:
             raise access.not_found("callAttempt", request.attempt_id)
         if interview.deleted_at is not None or attempt.deleted_at is not None:
             note = attempt.outcome_note  # guard: note_of_the_deleted
+        call_back_at = conversations.on_clock_of_chain(attempt, request.call_back_at)
+        request = replace(request, call_back_at=call_back_at)  # guard: chain_zone
         if self._is_new_report(turn, attempt, request, note):
             interview, call_back = self._call_back(turn, interview, request)
             event = events.Reported(outcome=request.outcome, outcome_note=note, call_back=call_back)

@@ -98,6 +98,35 @@ def test_claimed_retry_of_an_opt_out_rings_at_no_number(
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
 
 
+@guards("look_opted_out")
+@pytest.mark.parametrize("situation", [after_a_verdict, after_failed_instructions])
+def test_last_look_stops_a_claimed_retry_of_an_opt_out_at_another_number(
+    voice: Tenant, perform: Perform, now: TestClock, hints: RecordingHints, situation: Callable[[Tenant], Attempt]
+) -> None:
+    """The client has corrected the number before the claim."""
+    attempt = situation(voice)
+    corrects_number(voice, hints, attempt)
+    retry = claimed_retry(voice, now, attempt)
+    assert retry.number_hash != attempt.number_hash
+    assert report(perform, attempt, OPTED_OUT) is None
+    by_the_last_look(voice, retry)
+    ended = voice.attempt(retry.id)
+    assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.REPLACED)
+    assert voice.interview_status(attempt) is InterviewStatus.FAILED
+
+
+def test_last_look_permits_a_call_to_another_number_invoked_after_an_opt_out(
+    voice: Tenant, perform: Perform, now: TestClock, hints: RecordingHints
+) -> None:
+    attempt = after_a_verdict(voice)
+    assert report(perform, attempt, OPTED_OUT) is None
+    corrects_number(voice, hints, attempt)
+    now.move(timedelta(minutes=11))
+    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer
+    [invoked] = [each for each in voice.attempts(attempt.interview_id) if each.state is AttemptState.PENDING]
+    assert may_ring(voice, now, invoked)
+
+
 @pytest.mark.parametrize("put_back", [by_the_last_look, by_a_pause, unsent])
 def test_claimed_retry_after_wrong_person_calls_another_number(
     voice: Tenant,

@@ -1,7 +1,7 @@
 """Calls back whose calls are proven late: nothing that was decided in the meantime is overruled."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -24,7 +24,15 @@ from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
-from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_sid, an_attempt_of_unknown_outcome
+from tests.support.builders import (
+    ApiWriter,
+    Reach,
+    RecordingHints,
+    Tenant,
+    a_number,
+    a_sid,
+    an_attempt_of_unknown_outcome,
+)
 from tests.use_cases.conftest import Perform, answered, apply_news, candidate_of, end
 from tests.use_cases.conversations.conftest import CALL_BACK, TOMORROW_AT_SIX, booked, follower, report
 from tests.use_cases.conversations.test_late_news import a_newer_call, lose_the_end, pending_times
@@ -120,6 +128,20 @@ def test_late_proof_keeps_no_named_time_that_is_over(
     kept = not late
     assert pending_times(voice, attempt) == ([named.earliest_at.isoformat()] if kept else [])
     assert voice.interview_status(attempt) is (InterviewStatus.SCHEDULED if kept else InterviewStatus.FAILED)
+
+
+@guards("named_clock")
+@pytest.mark.parametrize("late", [timedelta(), timedelta.resolution])
+def test_late_proof_judges_the_named_time_on_the_present_clock(
+    voice: Tenant, perform: Perform, hints: RecordingHints, now: TestClock, late: timedelta
+) -> None:
+    attempt = lose_the_end(voice, perform)
+    reach = Reach(phone_number=a_number(), timezone="Asia/Tokyo")
+    ApiWriter(tenant=voice, hints=hints).change_reach(voice.principal, candidate_of(voice, attempt), reach)
+    six_in_tokyo = datetime(2026, 4, 3, 9, tzinfo=UTC)
+    now.instant = six_in_tokyo + late
+    end(voice, attempt)
+    assert pending_times(voice, attempt) == ([] if late else [six_in_tokyo.isoformat()])
 
 
 @guards("cancelled_call")

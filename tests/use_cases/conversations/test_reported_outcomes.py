@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from scheduler.domain.attempt import AttemptState, ConversationOutcome, Progressed, Reason
-from scheduler.domain.call import Accepted, AnsweredBy, CallProgress, CallStatus
+from scheduler.domain.call import Accepted, AnsweredBy, CalleeClock, CallProgress, CallStatus, TimezoneSource
 from scheduler.domain.command import (
     DeleteAttempt,
     DeleteInterview,
@@ -20,12 +20,16 @@ from scheduler.use_cases.settle import Settle
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import (
+    ApiWriter,
+    Reach,
+    RecordingHints,
     Tenant,
+    a_number,
     a_pending_attempt,
     a_placed_attempt,
     a_sid,
 )
-from tests.use_cases.conftest import Perform, a_voice_key, answered, end
+from tests.use_cases.conftest import Perform, a_voice_key, answered, candidate_of, end
 from tests.use_cases.conversations.conftest import (
     CALL_BACK,
     FINISHED,
@@ -36,6 +40,10 @@ from tests.use_cases.conversations.conftest import (
     follower,
     report,
 )
+
+IN_NEW_YORK = Reach(phone_number="+12125550123", timezone=None)
+IN_KOLKATA = CalleeClock(source=TimezoneSource.ZONE, zones=("Asia/Kolkata",))
+
 
 # ---- without a report
 
@@ -309,6 +317,53 @@ def test_call_that_outlasts_the_named_time_is_followed_at_once(voice: Tenant, pe
     back = follower(voice, attempt)
     assert back is not None
     assert back.due_at == voice.now()
+
+
+@guards("named_clock")
+@pytest.mark.parametrize("reach", [Reach(phone_number=a_number(), timezone="America/New_York"), IN_NEW_YORK])
+def test_named_time_is_kept_on_a_clock_that_changes_in_the_call(
+    voice: Tenant, perform: Perform, hints: RecordingHints, reach: Reach
+) -> None:
+    """As that of a pending attempt, which is scheduled again."""
+    attempt = answered(voice)
+    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    ApiWriter(tenant=voice, hints=hints).change_reach(voice.principal, candidate_of(voice, attempt), reach)
+    end(voice, attempt)
+    back = follower(voice, attempt)
+    assert back is not None
+    assert back.due_at.isoformat() == "2026-04-03T22:00:00+00:00", "six in the evening in New York"
+    assert (back.schedule.requested, back.schedule.clock.zones) == (TOMORROW_AT_SIX, ("America/New_York",))
+
+
+@pytest.mark.parametrize(
+    ("at", "due"),
+    [
+        pytest.param(TOMORROW_AT_SIX, "2026-04-03T12:30:00+00:00", marks=guards("chain_zone")),
+        pytest.param(f"{TOMORROW_AT_SIX}[u-ca=iso8601]", "2026-04-03T12:30:00+00:00", marks=guards("chain_zone")),
+        (f"{TOMORROW_AT_SIX}[Europe/Bratislava]", "2026-04-03T16:00:00+00:00"),
+        (f"{TOMORROW_AT_SIX}+02:00", "2026-04-03T16:00:00+00:00"),
+        (f"{TOMORROW_AT_SIX}Z", "2026-04-03T18:00:00+00:00"),
+    ],
+)
+def test_named_time_is_on_the_zone_that_a_client_named(voice: Tenant, perform: Perform, at: str, due: str) -> None:
+    """The voice server sees that clock, and not that of the number."""
+    attempt = answered(voice, a_placed_attempt(voice, clock=IN_KOLKATA))
+    assert report(perform, attempt, CALL_BACK, at) is None
+    assert report(perform, attempt, CALL_BACK, at) is None, "the same again"
+    end(voice, attempt)
+    back = follower(voice, attempt)
+    assert back is not None
+    assert back.due_at.isoformat() == due
+
+
+@guards("chain_zone")
+def test_impossible_time_is_judged_on_the_zone_that_a_client_named(voice: Tenant, perform: Perform) -> None:
+    attempt = answered(voice, a_placed_attempt(voice, clock=IN_KOLKATA))
+    assert code(report(perform, attempt, CALL_BACK, "at six")) == "INVALID_DATE_FORMAT"
+    refusal = report(perform, attempt, CALL_BACK, "2026-04-03T21:00:00")
+    assert refusal is not None
+    assert refusal.details["nextAllowedScheduledAt"] == "2026-04-04T08:00:00[Asia/Kolkata]"
+    assert report(perform, attempt, CALL_BACK, refusal.details["nextAllowedScheduledAt"]) is None
 
 
 @guards("one_follows")
