@@ -136,6 +136,32 @@ def change_detail(tenant: Tenant, attempt: Attempt, number: int, detail: dict[st
     )
 
 
+DEEP = "[" * 300 + "]" * 300
+
+
+@pytest.mark.parametrize("number", [0, 2, 5])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(f"at = '{each}'" for each in ("infinity", "-infinity", "20000-01-01", "4000-01-01 BC")),
+        *(f"detail = detail || '{{\"x\": {each}}}'" for each in ("1e5000", f"{10**400}.5", DEEP)),
+        "detail = '[1e5000]'",
+        "detail = 'null'",
+    ],
+    ids=lambda change: change[:20],
+)
+def test_changed_entry_that_no_document_can_contain_is_found(
+    tenant: Tenant, read: Callable[[Attempt], Evidence], change: str, number: int
+) -> None:
+    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+    tenant.change(
+        f"UPDATE attempt_history SET {change} WHERE attempt_id = :id AND epoch = :number", id=attempt.id, number=number
+    )
+    shown = EvidenceView.of(read(attempt))
+    assert (FaultKind.CHANGED, number) in [(each.kind, each.number) for each in shown.seals.faults]
+    assert json.dumps(shown.model_dump(mode="json", by_alias=True), allow_nan=False)
+
+
 @pytest.mark.parametrize("number", range(6))
 def test_deleted_row_of_the_history_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence], number: int) -> None:
     attempt = tenant.take(placed_with_look(tenant), *A_CALL)
