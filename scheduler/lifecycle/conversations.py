@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import TypeGuard
 from uuid import UUID
 
 from scheduler.domain.attempt import (
@@ -41,17 +42,12 @@ MOST_CALL_BACKS = 3
 # --- Reports
 
 
-def is_lasting(request: Request) -> bool:
+def refuses_number(request: Request) -> TypeGuard[ReportOutcome]:
     """Return whether a request reports that a number is not to be called again.
 
     It is noted also for a deleted interview or attempt, because the person may be called by another interview.
     """
     return isinstance(request, ReportOutcome) and request.outcome in REFUSALS  # guard: refusal_of_deleted
-
-
-def refused_by(request: Request) -> UUID | None:
-    """Find the attempt whose number is not to be called again, says the request. None for all other requests."""
-    return request.attempt_id if isinstance(request, ReportOutcome) and is_lasting(request) else None
 
 
 def on_clock_of_chain(attempt: Attempt, call_back_at: str | None) -> str | None:
