@@ -180,8 +180,9 @@ def test_number_without_a_route_may_be_an_outage() -> None:
     assert refused(13224) == NumberRefused(cause="TWILIO_13224", may_be_outage=True)
 
 
-def test_blocked_number_is_not_a_refused_country() -> None:
-    assert refused(21216) == NeverTaken(cause="NUMBER_BLOCKED")
+@pytest.mark.parametrize("status", [400, 403])
+def test_blocked_number_is_not_a_refused_country(status: int) -> None:
+    assert refused(21216, status) == NeverTaken(cause="NUMBER_BLOCKED")
 
 
 @pytest.mark.parametrize("code", sorted(OF_THE_REQUEST))

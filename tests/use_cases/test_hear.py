@@ -61,16 +61,23 @@ def deliver(hear: Hear, attempt: Attempt, form: Form) -> None:
     hear.store([hear.genuine(attempt.token, callback_path(attempt.token), form, signature(attempt.token, form))])
 
 
+def apply_callback(tenant: Tenant, hear: Hear, hints: RecordingHints, attempt: Attempt, form: Form) -> Attempt:
+    """Send a callback for the attempt, and apply it in a worker of the tenant."""
+    hints.rung.clear()
+    deliver(hear, attempt, form)
+    worker = Hear(tenant.context, hints, hear._callbacks)
+    for event_id in hints.ids(tasks.HEAR):
+        worker.event(event_id)
+    return tenant.attempt(attempt.id)
+
+
 @pytest.fixture
 def apply_callbacks(tenant: Tenant, hear: Hear, hints: RecordingHints) -> ApplyCallbacks:
     """Send callbacks for an attempt, and apply each in its turn."""
 
     def applied(attempt: Attempt, *forms: Form) -> Attempt:
         for form in forms:
-            hints.rung.clear()
-            deliver(hear, attempt, form)
-            for event_id in hints.ids(tasks.HEAR):
-                hear.event(event_id)
+            apply_callback(tenant, hear, hints, attempt, form)
         return tenant.attempt(attempt.id)
 
     return applied
