@@ -105,7 +105,7 @@ def test_claimed_retry_of_an_opt_out_rings_at_no_number(
 
 @guards("look_opted_out")
 @pytest.mark.parametrize("situation", [after_a_verdict, after_failed_instructions])
-def test_last_look_stops_a_claimed_retry_of_an_opt_out_at_another_number(
+def test_last_look_stops_an_opted_out_retry_at_another_number(
     voice: Tenant, perform: Perform, now: TestClock, hints: RecordingHints, situation: Callable[[Tenant], Attempt]
 ) -> None:
     """The client has corrected the number before the claim."""
@@ -120,7 +120,7 @@ def test_last_look_stops_a_claimed_retry_of_an_opt_out_at_another_number(
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
 
 
-def test_last_look_permits_a_call_to_another_number_invoked_after_an_opt_out(
+def test_call_invoked_after_an_opt_out_may_ring_another_number(
     voice: Tenant, perform: Perform, now: TestClock, hints: RecordingHints
 ) -> None:
     attempt = after_a_verdict(voice)

@@ -357,7 +357,7 @@ def test_named_time_is_on_the_zone_that_a_client_named(voice: Tenant, perform: P
 
 
 @guards("chain_zone")
-def test_impossible_time_is_judged_on_the_zone_that_a_client_named(voice: Tenant, perform: Perform) -> None:
+def test_impossible_time_is_judged_on_the_zone_of_the_chain(voice: Tenant, perform: Perform) -> None:
     attempt = answered(voice, a_placed_attempt(voice, clock=IN_KOLKATA))
     assert code(report(perform, attempt, CALL_BACK, "at six")) == "INVALID_DATE_FORMAT"
     refusal = report(perform, attempt, CALL_BACK, "2026-04-03T21:00:00")
