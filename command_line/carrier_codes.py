@@ -1,9 +1,7 @@
 """The page of carrier codes, which `duecall openapi carrier-codes` writes from the table of codes."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from command_line.documents import DocumentDiffers
 from scheduler.carriers.twilio_codes import CODES, Consequence
 
 _HEAD = """\
@@ -143,9 +141,3 @@ def carrier_codes_text() -> str:
     ]
     codes = [f"| {code} | {meaning.text} | `{meaning.consequence.value}` |" for code, meaning in CODES.items()]
     return "\n".join((_HEAD.rstrip("\n"), *effects, _AFTER.rstrip("\n"), *codes, ""))
-
-
-def check_carrier_codes(path: Path) -> None:
-    """Compare a file with the page. Raises DocumentDiffers."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != carrier_codes_text():
-        raise DocumentDiffers(f"{path} differs from the code; run make openapi")

@@ -110,7 +110,7 @@ def openapi_write(file: DocumentFile) -> None:
     """Write the document that the API serves as /openapi.json. No system needs to run."""
     from command_line import documents
 
-    file.write_text(documents.openapi_text(), encoding="utf-8")
+    _check_or_write(file, documents.openapi_text(), check=False)
 
 
 @openapi.command("check", epilog=examples("duecall openapi check docs/openapi.json"))
@@ -118,10 +118,7 @@ def openapi_check(file: DocumentFile) -> None:
     """Check that a file equals what the API serves as /openapi.json, byte for byte."""
     from command_line import documents
 
-    try:
-        documents.check_openapi(file)
-    except documents.DocumentDiffers as error:
-        fail(str(error))
+    _check_or_write(file, documents.openapi_text(), check=True)
 
 
 @openapi.command(
@@ -138,13 +135,7 @@ def openapi_errors(
     """Write the page of error codes."""
     from command_line import documents
 
-    if not check:
-        file.write_text(documents.error_codes_text(), encoding="utf-8")
-        return
-    try:
-        documents.check_error_codes(file)
-    except documents.DocumentDiffers as error:
-        fail(str(error))
+    _check_or_write(file, documents.error_codes_text(), check=check)
 
 
 @openapi.command(
@@ -159,12 +150,18 @@ def openapi_carrier_codes(
     check: Annotated[bool, typer.Option("--check", help="Compare the file and write nothing.")] = False,
 ) -> None:
     """Write the page of the carrier's codes."""
-    from command_line import carrier_codes, documents
+    from command_line import carrier_codes
+
+    _check_or_write(file, carrier_codes.carrier_codes_text(), check=check)
+
+
+def _check_or_write(file: Path, text: str, *, check: bool) -> None:
+    from command_line import documents
 
     if not check:
-        file.write_text(carrier_codes.carrier_codes_text(), encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
         return
     try:
-        carrier_codes.check_carrier_codes(file)
+        documents.must_equal(file, text)
     except documents.DocumentDiffers as error:
         fail(str(error))

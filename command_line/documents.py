@@ -14,18 +14,18 @@ from scheduler.domain.refusals import Refused
 
 
 class DocumentDiffers(Exception):
-    """The file differs from the document of the API."""
+    """The file differs from the text that the code generates."""
+
+
+def must_equal(path: Path, text: str) -> None:
+    """Compare the file with a generated text, byte for byte. Raises DocumentDiffers, also if the file is missing."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        raise DocumentDiffers(f"{path} differs from the code. Run make openapi.")
 
 
 def openapi_text() -> str:
     """Build the document that is served as /openapi.json, indented by two spaces, with a final newline."""
     return json.dumps(create_app().openapi(), indent=2, ensure_ascii=False) + "\n"
-
-
-def check_openapi(path: Path) -> None:
-    """Compare the file with `openapi_text()`, byte for byte. Raises DocumentDiffers, also if the file is missing."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != openapi_text():
-        raise DocumentDiffers(f"{path} differs from the document of the API. Run make openapi.")
 
 
 # --- The page of error codes: each code with its status, meaning and cause, generated from the refusals
@@ -218,12 +218,6 @@ def error_codes_text() -> str:
             *("| code | meaning |", "|---|---|", *fields, ""),
         )
     )
-
-
-def check_error_codes(path: Path) -> None:
-    """Compare a file with the page. Raises DocumentDiffers."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != error_codes_text():
-        raise DocumentDiffers(f"{path} differs from the code; run make openapi")
 
 
 def _refusals() -> Iterable[tuple[HTTPStatus, str, str, str]]:

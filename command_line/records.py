@@ -140,29 +140,15 @@ def numbers_list(
         found = session.caller_reputation.numbers_of(company, None if day is None else day.date())
     session.print_list(
         found,
-        lambda each: {
-            "phoneNumberId": each.id,
-            "number": each.number,
-            "calls": each.calls,
-            "answered": each.answered,
-            "declined": each.declined,
-            "blocked": each.blocked,
-        },
-        lambda each: (
-            each.id,
-            each.number,
-            *(f"{name} {count}" for name, count in _outcomes(each)),
-        ),
+        lambda each: {"phoneNumberId": each.id, "number": each.number, **_counts(each)},
+        lambda each: (each.id, each.number, *(f"{name} {count}" for name, count in _counts(each).items())),
         as_json=as_json,
         empty="the company has no number",
     )
 
 
-def _outcomes(number: "CallerNumber") -> Iterator[tuple[str, int]]:
-    yield "calls", number.calls
-    yield "answered", number.answered
-    yield "declined", number.declined
-    yield "blocked", number.blocked
+def _counts(number: "CallerNumber") -> dict[str, int]:
+    return {name: getattr(number, name) for name in ("calls", "answered", "declined", "blocked")}
 
 
 @billing.command(

@@ -205,7 +205,7 @@ REASONS: Mapping[str, str] = {
 OUTCOMES: Mapping[str, str] = {
     each.value.lower().replace("_", "-"): each.value.capitalize().replace("_", " ") for each in ConversationOutcome
 }
-"""Texts by the values of a field, here and above."""
+"""Texts by the values of the field, as are the reasons above."""
 _TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 _OFFSET = re.compile(r"[+-](?:0\d|1[0-8]):[0-5]\d")
 

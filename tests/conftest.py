@@ -20,6 +20,7 @@ import hypothesis
 import psycopg
 import pytest
 import structlog
+import whenever
 from redis import Redis
 from sqlalchemy import QueuePool
 from xdist.scheduler import LoadScopeScheduling
@@ -153,6 +154,15 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 _A_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@pytest.fixture(scope="module")
+def zones_of_the_wheel() -> Iterator[None]:
+    """Let `whenever` read the zones of the wheel that the product reads."""
+    before = whenever.get_tzpath()
+    whenever.reset_tzpath(())
+    yield
+    whenever.reset_tzpath(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""HTTP route for carrier callbacks: those that arrive at the same time are stored in one transaction."""
+"""HTTP routes for carrier callbacks and fallbacks. Those that arrive together are stored in one transaction."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -204,10 +204,10 @@ class ReportedView(Wire):
         Without the entry that set it, FINISHED may be assumed, so it is not shown as reported.
         """
         attempt = evidence.attempt
-        told = [name for name in (each.happening.event for each in evidence.entries) if name in _REPORTS]
-        if attempt.outcome is None or told[-1:] == [NotReported.name]:
+        reports = [name for name in (each.happening.event for each in evidence.entries) if name in _REPORTS]
+        if attempt.outcome is None or reports[-1:] == [NotReported.name]:
             return None
-        if not told and attempt.outcome is ConversationOutcome.FINISHED:
+        if not reports and attempt.outcome is ConversationOutcome.FINISHED:
             return None
         call_back_at = None if attempt.call_back is None else attempt.call_back.due_at
         return cls.view_of(attempt, reported_at=attempt.outcome_at, call_back_at=call_back_at)

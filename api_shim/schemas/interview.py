@@ -58,7 +58,8 @@ class AttemptView(Wire):
     status: AttemptState
     reason_code: Reason | None
     outcome: ConversationOutcome | None = Field(
-        description="The outcome of an answered call, as its conversation has reported it. Null without a report."
+        description="The outcome of an answered call, as its conversation has reported it. FINISHED if no report came"
+        " in time. Null before that, and if none was awaited."
     )
     outcome_note: str | None = Field(
         description="The note of that report. Null without one, and after the deletion of the candidate."

@@ -92,9 +92,8 @@ def callback_path(token: str) -> str:
     return f"/carrier/twilio/{token}"
 
 
-def fallback_path(token: str) -> str:
-    """Build the path of the instructions for the call of one claim whose voice server gave none."""
-    return f"{callback_path(token)}/fallback"
+FALLBACK = "/fallback"
+"""The end of the path of the instructions for a call whose voice server gave none, after its `callback_path`."""
 
 
 def status_of(word: str) -> CallStatus:

@@ -18,10 +18,10 @@ from scheduler import process
 from scheduler.carriers.interface import Gate
 from scheduler.carriers.twilio import (
     CALL_SID,
+    FALLBACK,
     NOTHING_LEFT_TO_STOP,
     TwilioAccount,
     callback_path,
-    fallback_path,
     trusted,
 )
 from scheduler.carriers.twilio_codes import CODES, OF_A_CALL_ONLY, OF_THE_NUMBER, Consequence
@@ -60,6 +60,7 @@ _VERDICT_METHOD = "&AsyncAmdStatusCallbackMethod=POST"
 _OK = 200
 _CREATED = 201
 _RETRIES = quote_plus("#rc=5&rp=5xx,ct,rt")
+_FALLBACK = quote_plus(FALLBACK)
 """Twilio's connection overrides. By default it sends a callback again only after it could not connect. The fragment is
 neither sent nor signed."""
 _NOT_TAKEN_STATUSES = {401: "CREDENTIALS", 429: "THROTTLED"}
@@ -86,7 +87,6 @@ class TwilioCallPlacer:
         self._voice_url = quote_plus(_with_attempt(voice_url, ""))
         self._voice_overrides = quote_plus(mark + overrides)
         self._callback_url = quote_plus(account.public_url + callback_path(""))
-        self._after_token = quote_plus(fallback_path("").removeprefix(callback_path(""))) + _RETRIES
 
     async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
         """Send an attempt's only POST. Never raises and never sends twice. In doubt, AnswerUnknown.
@@ -170,7 +170,7 @@ class TwilioCallPlacer:
             f"To={quote_plus(order.to)}&From={quote_plus(order.caller)}&Url={self._voice_url}{token}{self._voice_overrides}"
             f"&Timeout={int(order.ring_timeout.total_seconds())}&TimeLimit={int(order.time_limit.total_seconds())}"
             f"&StatusCallback={self._callback_url}{token}{_RETRIES}"
-            f"&FallbackUrl={self._callback_url}{token}{self._after_token}"
+            f"&FallbackUrl={self._callback_url}{token}{_FALLBACK}{_RETRIES}"
             f"{self._detection(order, token)}&{_CALLBACKS}"
         ).encode()
 

@@ -132,8 +132,9 @@ OF_A_CALL_ONLY = frozenset(
 """Consequences for a call that the carrier has taken. In the answer to an order they prove nothing."""
 
 OF_THE_INSTRUCTIONS = frozenset(
-    code for code, meaning in CODES.items() if meaning.consequence is Consequence.INSTRUCTIONS_FAILED
+    str(code) for code, meaning in CODES.items() if meaning.consequence is Consequence.INSTRUCTIONS_FAILED
 )
+"""Codes if the voice server could not be reached, or answered no TwiML, as a notification names them."""
 
 _CAUSES: Mapping[Consequence, FailureCause] = {
     Consequence.BLOCKED_BY_NETWORK: FailureCause.BLOCKED,

@@ -20,11 +20,11 @@ from twilio.rest.api.v2010.account.call.notification import NotificationInstance
 from scheduler import clock, process
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback, QueryNotSent
 from scheduler.carriers.twilio import (
+    FALLBACK,
     NOTHING_LEFT_TO_STOP,
     TwilioAccount,
     answered_by_of,
     callback_path,
-    fallback_path,
     seconds_of,
     status_of,
     trusted,
@@ -37,9 +37,6 @@ from scheduler.lifecycle.policy import Policy
 from scheduler.process import made_progress
 
 _SERVER_ERROR = 500
-_WITHOUT_INSTRUCTIONS = frozenset(map(str, OF_THE_INSTRUCTIONS))
-"""Twilio's codes if the voice server could not be reached, or answered no TwiML."""
-_FALLBACK = fallback_path("").removeprefix(callback_path(""))
 _NO_ANSWER = (
     TwilioException,
     NotACallback,
@@ -157,7 +154,7 @@ class TwilioQueries:
         """
         try:
             return any(
-                str(each.error_code) in _WITHOUT_INSTRUCTIONS and not self._is_about_a_callback(each)
+                str(each.error_code) in OF_THE_INSTRUCTIONS and not self._is_about_a_callback(each)
                 for each in self._notifications(call_sid)
             )
         except CarrierAway:  # guard: unread_notifications
@@ -171,7 +168,7 @@ class TwilioQueries:
         A fallback is requested only if the voice server gave none, so a failed one is no such callback.
         """
         url, _, _ = str(notification.request_url or "").partition("?")
-        return url.startswith(self._callback_url) and not url.endswith(_FALLBACK)  # guard: failed_callback
+        return url.startswith(self._callback_url) and not url.endswith(FALLBACK)  # guard: failed_callback
 
     def _notifications(self, call_sid: str) -> Sequence[NotificationInstance]:
         """Read the call's notifications. Raises CarrierUnavailable."""

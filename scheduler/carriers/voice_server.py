@@ -1,4 +1,4 @@
-"""The voice server, which instructs the carrier about answered calls: whether it answers at all."""
+"""The probe of the voice server, which instructs the carrier about answered calls."""
 
 import requests
 from requests.exceptions import RequestException

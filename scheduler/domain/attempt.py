@@ -150,7 +150,7 @@ class Attempt:
     answered_by: AnsweredBy | None = None
     duration: timedelta | None = None
     hung_up_at: datetime | None = None
-    """The end of the call. Set while it waits for the verdict of asynchronous machine detection, or for a report."""
+    """The end of the call. Set while it waits for the verdict of machine detection, its notifications or a report."""
     ended_at: datetime | None = None
     hang_up: HangUpCause | None = None
     """Set while the carrier must end the call."""

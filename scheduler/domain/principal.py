@@ -102,7 +102,7 @@ class Principal:
 
 
 VOICE = "voice"
-"""The scope of a voice server: it finds its call by the call's token."""
+"""The scope of a voice server: it finds its call by the call's token, and reports the outcome."""
 MAX_NAME = 100
 """Characters. Companies see the name of a key in the history of their calls."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import TypeGuard
 from uuid import UUID
 
 from scheduler.domain.attempt import (
@@ -17,7 +18,7 @@ from scheduler.domain.attempt import (
     VerdictAwaited,
     VerdictHeard,
 )
-from scheduler.domain.call import CallNews, CallProgress, Schedule, ScheduleWarning
+from scheduler.domain.call import CallNews, CallProgress, Schedule, ScheduleWarning, TimezoneSource
 from scheduler.domain.command import ReportOutcome, Request
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import (
@@ -32,6 +33,7 @@ from scheduler.lifecycle import scheduling, verdicts
 from scheduler.lifecycle.policy import CALL_BACK_GAP, MAX_AHEAD, POLLS, REPORT_FIRST, SLACK, Policy, latest_written
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import MAY_HAVE_BEEN_ANSWERED, REFUSALS, has_live_leg, is_awaited
+from scheduler.timing import requested_time
 
 MOST_CALL_BACKS = 3
 """Calls of a chain that follow from a time that the person named."""
@@ -40,7 +42,7 @@ MOST_CALL_BACKS = 3
 # --- Reports
 
 
-def is_lasting(request: Request) -> bool:
+def refuses_number(request: Request) -> TypeGuard[ReportOutcome]:
     """Return whether a request reports that a number is not to be called again.
 
     It is noted also for a deleted interview or attempt, because the person may be called by another interview.
@@ -48,9 +50,22 @@ def is_lasting(request: Request) -> bool:
     return isinstance(request, ReportOutcome) and request.outcome in REFUSALS  # guard: refusal_of_deleted
 
 
-def refused_by(request: Request) -> UUID | None:
-    """Find the attempt whose number is not to be called again, says the request. None for all other requests."""
-    return request.attempt_id if isinstance(request, ReportOutcome) and is_lasting(request) else None
+def on_clock_of_chain(attempt: Attempt, call_back_at: str | None) -> str | None:
+    """Name the zone that a client has named for the chain, if a reported time names no clock.
+
+    It is the clock that the voice server sees. An offset is not added: it is that of one day.
+    """
+    clock = attempt.schedule.clock
+    if call_back_at is None or clock.source is not TimezoneSource.ZONE:
+        return call_back_at
+    try:
+        named = requested_time.read(call_back_at)
+    except Refused:
+        return call_back_at  # it is refused when it is resolved
+    if named.zone is not None or named.offset is not None or named.is_instant:
+        return call_back_at
+    wall, bracket, tags = call_back_at.partition("[")
+    return f"{wall}[{clock.zones[0]}]{bracket}{tags}"
 
 
 def is_new_report(
@@ -254,9 +269,14 @@ def calls_back(ended: Attempt) -> bool:
     return ended.reason is Reason.ANSWERED and ended.outcome is ConversationOutcome.CALL_BACK
 
 
-def is_proven_in_time(ended: Attempt, now: datetime) -> bool:
+def is_proven_in_time(ended: Attempt, callee: Callee, now: datetime) -> bool:
     """Return whether late proof comes by the time that the person named. Later, they expect no call any longer."""
-    return ended.call_back is not None and now <= ended.call_back.earliest_at
+    if ended.call_back is None:
+        return False
+    try:
+        return now <= _on_present_clock(ended.call_back, ended, callee).earliest_at
+    except TimezoneUnknown:
+        return False
 
 
 def next_call_back(
@@ -269,11 +289,10 @@ def next_call_back(
     asked = ended.call_back
     if asked is None or callee.number is None:
         return None
-    start = max(asked.earliest_at, now)
     try:
+        asked = _on_present_clock(asked, ended, callee)
+        clock, start = asked.clock, max(asked.earliest_at, now)
         following = replace(ended, schedule=asked)
-        clock = scheduling.present_clock(following, callee)
-        following = replace(following, schedule=replace(asked, clock=clock))
         clocks = scheduling.deciding_clocks(following, callee, start)
         due_at = scheduling.next_opening(clocks, callee.settings, start, policy)
         if due_at is None or due_at + policy.room >= expires_at:
@@ -288,6 +307,15 @@ def next_call_back(
         clock, callee, requested=asked.requested, due_at=due_at, earliest_at=asked.earliest_at
     )
     return schedule, warnings
+
+
+def _on_present_clock(asked: Schedule, ended: Attempt, callee: Callee) -> Schedule:
+    """Resolve a named time again on the callee's present clock, as a pending attempt is. Raises TimezoneUnknown."""
+    following = replace(ended, schedule=asked)
+    clock = scheduling.present_clock(following, callee)
+    asked = replace(asked, clock=clock)
+    asked = replace(asked, earliest_at=scheduling.present_earliest(following, clock))  # guard: named_clock
+    return asked  # noqa: RET504 - the guard can be removed
 
 
 _A_DAY = timedelta(days=1)

@@ -407,7 +407,7 @@ def recomputed_schedule(attempt: Attempt, callee: Callee, now: datetime, policy:
     """
     try:
         clock = present_clock(attempt, callee)
-        earliest_at = _present_earliest(attempt, clock)
+        earliest_at = present_earliest(attempt, clock)
         start = max(earliest_at, now)
         if attempt.not_placed:  # it waits for the carrier, so a change of hours must not make it due earlier
             start = max(start, attempt.due_at)
@@ -420,7 +420,7 @@ def recomputed_schedule(attempt: Attempt, callee: Callee, now: datetime, policy:
     return schedule_on(clock, callee, requested=attempt.schedule.requested, due_at=due_at, earliest_at=earliest_at)
 
 
-def _present_earliest(attempt: Attempt, clock: CalleeClock) -> datetime:
+def present_earliest(attempt: Attempt, clock: CalleeClock) -> datetime:
     """Compute the earliest time under the current clock and zone data.
 
     Only a wall time changes with the clock or with newer zone data; an instant and the end of a retry's wait do not.

@@ -1,6 +1,6 @@
 """Attempts as rows: their columns, the rows of their history, and the writes that add and save both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from enum import Enum
@@ -68,38 +68,23 @@ def sealed(
     detail = _detail_of(event)
     if event.name in history_seals.SET_THE_SCHEDULE:
         detail[history_seals.SCHEDULE_DIGEST] = history_seals.schedule_digest(schedule_as_json(after.schedule))
-    row = {
-        "attempt_id": after.id,
-        "at": after.updated_at,
-        "event": event.name,
-        "from_state": before.state.value if before else "",
-        "to_state": after.state.value,
-        "reason": after.reason.value if after.reason else "",
-        "epoch": after.epoch,
-        "actor": actor,
-        "detail": detail,
-        "seal": None,
-    }
+    entry = SealedEntry(
+        attempt_id=after.id,
+        number=after.epoch,
+        at=after.updated_at,
+        event=event.name,
+        from_state=before.state.value if before else "",
+        to_state=after.state.value,
+        reason=after.reason.value if after.reason else "",
+        actor=actor,
+        detail=detail,
+    )
+    row = dict(vars(entry))
+    row["epoch"] = row.pop("number")
     if key is None:
         return after, row
-    row["seal"] = seal = history_seals.seal_of(key, after.history_seal, entry_of(row))
+    row["seal"] = seal = history_seals.seal_of(key, after.history_seal, entry)
     return with_values(after, {"history_seal": history_seals.closing_seal_of(key, seal)}), row
-
-
-def entry_of(row: Mapping[str, Any]) -> SealedEntry:
-    """Read what is sealed in a row of the history."""
-    return SealedEntry(
-        attempt_id=row["attempt_id"],
-        number=row["epoch"],
-        at=row["at"],
-        event=row["event"],
-        from_state=row["from_state"],
-        to_state=row["to_state"],
-        reason=row["reason"],
-        actor=row["actor"],
-        detail=row["detail"],
-        seal=row["seal"],
-    )
 
 
 _COLUMNS = tuple(each.name for each in fields(Attempt))

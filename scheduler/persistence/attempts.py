@@ -75,6 +75,7 @@ _LISTED = select(attempts).where(
 _IS_LISTED = Fixed(_LISTED.with_only_columns(attempts.c.id))
 _GET_LISTED = Fixed(_LISTED)
 _LOCK_LISTED = Fixed(_LISTED.with_for_update(key_share=True))
+_LOCK_OF_INTERVIEW = text("SELECT * FROM attempts WHERE id = :id AND interview_id = :interview_id FOR NO KEY UPDATE")
 _LOCK_AS_OF = Fixed(
     select(attempts)
     .where(
@@ -102,7 +103,7 @@ _LOCK_OPEN = Fixed(
     .where(attempts.c.interview_id == bindparam("id"), _IS_OPEN)
     .with_for_update(key_share=True)  # guard: acceptance
 )
-_LOCK_LIVE_LEG = Fixed(
+_LOCK_UNFINISHED = Fixed(
     select(attempts)
     .where(
         attempts.c.interview_id == bindparam("id"),
@@ -312,9 +313,10 @@ class Attempts(Store):
         rows = self._connection.execute(_OPEN_OR_AWAITED_OF, {"ids": list(interview_ids)})
         return [(row.interview_id, row.id) for row in rows]
 
-    def lock_of_interview(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
-        """Lock an attempt of the interview, unless it was deleted."""
-        return self._one(attempt_of, _LOCK_LISTED, {"interview_id": interview_id, "id": attempt_id})
+    def lock_of_interview(self, interview_id: UUID, attempt_id: UUID, *, with_deleted: bool = False) -> Attempt | None:
+        """Lock an attempt of the interview. Without `with_deleted`, a deleted one is not found."""
+        lock = _LOCK_OF_INTERVIEW if with_deleted else _LOCK_LISTED
+        return self._one(attempt_of, lock, {"interview_id": interview_id, "id": attempt_id})
 
     def lock_open(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt that is pending or in progress, so that it cannot be claimed until we commit."""
@@ -345,12 +347,12 @@ class Attempts(Store):
         oldest = entries.order_by(attempt_history.c.id).limit(limit).subquery()
         return self._delete(attempt_history, attempt_history.c.id.in_(select(oldest.c.id).where(oldest.c.at < before)))
 
-    def lock_live_leg(self, interview_id: UUID) -> Attempt | None:
+    def lock_unfinished(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt that has ended, but whose call or conversation may not be over.
 
         Its call was seen alive after its outcome was given up, or its conversation may still report an outcome.
         """
-        return self._one(attempt_of, _LOCK_LIVE_LEG, {"id": interview_id})
+        return self._one(attempt_of, _LOCK_UNFINISHED, {"id": interview_id})
 
     def open_of_company(
         self, company_id: UUID, candidate_id: UUID | None, after: UUID | None, limit: int

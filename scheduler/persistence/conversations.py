@@ -32,9 +32,6 @@ _OF_TOKEN = text("""
       )
 """)
 
-_LOCK = text("SELECT a.* FROM attempts a WHERE a.id = :id AND a.interview_id = :interview_id FOR NO KEY UPDATE")
-
-
 # An instant that no rule can have produced was written by a wrong clock, and does not delay the interview.
 _OVERDUE = text("""
     SELECT a.id, a.interview_id, a.company_id
@@ -107,10 +104,6 @@ class Conversations(Store):
             "with_deleted": with_deleted,
         }
         return self._one(attempt_of, _OF_TOKEN, values)
-
-    def lock(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
-        """Lock an attempt of the interview, deleted or not."""
-        return self._one(attempt_of, _LOCK, {"interview_id": interview_id, "id": attempt_id})
 
     def overdue(
         self, now: datetime, latest: datetime, limit: int, left_out: Collection[UUID] = ()

@@ -1,5 +1,6 @@
 """The evidence of a call: the stored history of an attempt with its seals, and the other parts of the document."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -17,6 +18,8 @@ MOST_ENTRIES = 1000
 """Earlier entries of a history are not shown. A call has about twenty."""
 MOST_CALLBACKS = 100
 """More callbacks of an attempt are not shown. A call has about five."""
+_DEEPEST = 20
+"""Values in a detail that are nested more deeply are shown as text. Duecall writes six levels."""
 _LISTED = text("""
     SELECT a.id
     FROM attempts a
@@ -31,8 +34,11 @@ _STORED = text("""
     JOIN candidates p ON p.id = i.candidate_id
     WHERE a.id = :id
 """)
+# A time or a detail that cannot be read was changed. The seal of the entry does not fit then, whatever stands for it.
 _HISTORY = text("""
-    SELECT attempt_id, epoch AS number, at, event, from_state, to_state, reason, actor, detail, seal
+    SELECT attempt_id, epoch AS number, event, from_state, to_state, reason, actor, seal,
+           least(greatest(at, '0001-01-02 00:00+00'), '9999-12-30 00:00+00') AS at,
+           CAST(detail AS text) AS detail
     FROM attempt_history
     WHERE attempt_id = :id
     ORDER BY id DESC
@@ -88,6 +94,26 @@ class EvidenceRows(Store):
 
 
 def _entry(row: AnyRow) -> SealedEntry:
-    # Duecall writes objects only. The seal of a changed detail does not fit, whatever object contains it.
-    detail = row.detail if isinstance(row.detail, dict) else {"": row.detail}
-    return from_row(SealedEntry, row, detail=detail)
+    return from_row(SealedEntry, row, detail=_detail(row.detail))
+
+
+def _detail(stored: str) -> Mapping[str, Any]:
+    """Read a detail. Duecall writes objects only, so anything else was changed, and is shown in an object.
+
+    It is shown as text if no response can contain it, as an infinite number, or if it has more digits than are read.
+    """
+    try:
+        found = json.loads(stored)
+        json.dumps(found, allow_nan=False)
+    except (ValueError, RecursionError):
+        return {"": stored}
+    if not isinstance(found, dict) or _is_deeper(found, _DEEPEST):
+        return {"": stored}
+    return found
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return not levels or any(_is_deeper(each, levels - 1) for each in inner)

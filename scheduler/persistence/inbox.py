@@ -86,11 +86,11 @@ class Inbox(WorkStore):
         in_order_of=inbox.c.seq,
     )
 
-    def add(self, command: Command, *, refused_by: UUID | None = None) -> bool:
+    def add(self, command: Command, *, refusing: UUID | None = None) -> bool:
         """Store the command, accepted or already refused.
 
-        `refused_by`: the attempt whose number is not to be called again, says the command. Until it is applied, the
-        last look blocks that number. False if its principal has sent a command with that idempotency key before.
+        `refusing`: the command reports that the number of this attempt is not to be called again. Until it is applied,
+        the last look blocks that number. False if its principal has sent a command with that idempotency key before.
         """
         values = as_columns(
             command,
@@ -98,9 +98,9 @@ class Inbox(WorkStore):
             body=None if command.body is None else json.dumps(command.body),
             answer=None if command.answer is None else json.dumps(_answer_as_json(command.answer)),
         )
-        if refused_by is None:
+        if refusing is None:
             return self._connection.execute(_ADD, values).first() is not None
-        return self._connection.execute(_ADD_REFUSAL, {**values, "refused_by": refused_by}).first() is not None
+        return self._connection.execute(_ADD_REFUSAL, {**values, "refusing": refusing}).first() is not None
 
     def add_all(self, commands: Sequence[Command]) -> None:
         """Store waiting commands without idempotency keys. Reads nothing, because operators may not read bodies."""
@@ -267,7 +267,7 @@ _INSERT = """
     RETURNING id
 """
 _ADD = text(_INSERT.format(number_hash="NULL"))
-_CALLED = "(SELECT a.number_hash FROM attempts a WHERE a.id = :refused_by AND a.interview_id = :interview_id)"
+_CALLED = "(SELECT a.number_hash FROM attempts a WHERE a.id = :refusing AND a.interview_id = :interview_id)"
 _ADD_REFUSAL = text(_INSERT.format(number_hash=_CALLED))
 _END_WAIT = text("UPDATE inbox SET awaited_until = NULL WHERE id = :id AND applied_at IS NULL RETURNING id")
 _RETURNED = text("UPDATE inbox SET awaited_until = NULL WHERE id = :id")

@@ -12,6 +12,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome
 from scheduler.domain.company import CompanySettings
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
+from scheduler.lifecycle.policy import SLACK
 from scheduler.persistence.attempt_rows import attempt_of
 from scheduler.persistence.attempts import HIDDEN_FROM_OPERATORS
 from scheduler.persistence.call_conditions import MATCHES, command_waits
@@ -209,7 +210,10 @@ class LastLookRow:
     interview_over: bool
     """Deleted, or no longer SCHEDULED."""
     refused_by: ConversationOutcome | None
-    """WRONG_PERSON or OPTED_OUT, as an earlier conversation has reported for this number."""
+    """WRONG_PERSON or OPTED_OUT, as an earlier conversation has reported for this number.
+
+    OPTED_OUT also if one of the interview has reported it for any number since this attempt was planned.
+    """
     command_waiting: bool
     refusal_waiting_since: datetime | None
     """The receipt of the oldest accepted refusal of this number that is not applied yet. None without one."""
@@ -261,6 +265,15 @@ def _backoff(row: Row[Any]) -> Backoff | None:
 COLUMNS = ", ".join(f"a.{column.name}" for column in attempts.c)
 
 
+# At any number since the attempt was planned: see `conversations.has_opted_out_since`. The outcome is a condition that
+# no index has, so that the attempts of the interview are read.
+_OPTED_OUT = f"""(
+               SELECT max(o.outcome) FROM attempts o
+               WHERE o.interview_id = a.interview_id AND coalesce(o.outcome, '') = 'OPTED_OUT'
+                 AND o.outcome_at >= a.created_at - interval '{SLACK.total_seconds()} s'
+           )"""  # noqa: S608 - the inserted text is a constant
+
+
 # The only statement that may read the database's clock: it compares two clocks and decides nothing by either.
 _LOOK = """
     SELECT {columns},
@@ -298,11 +311,14 @@ _LOOK = """
                WHERE x.number_hash = a.number_hash
                  AND x.company_id IS NOT DISTINCT FROM a.company_id  -- guard: own_refusals
            ) AS refusal_waiting_since,
-           (
-               SELECT min(r.outcome) FROM attempts r JOIN interviews ri ON ri.id = r.interview_id
-               WHERE r.number_hash = a.number_hash AND r.outcome IN ('OPTED_OUT', 'WRONG_PERSON')
-                 AND r.company_id = a.company_id
-                 AND (r.outcome = 'OPTED_OUT' OR ri.candidate_id = i.candidate_id)
+           coalesce(
+               {opted_out},  -- guard: look_opted_out
+               (
+                   SELECT min(r.outcome) FROM attempts r JOIN interviews ri ON ri.id = r.interview_id
+                   WHERE r.number_hash = a.number_hash AND r.outcome IN ('OPTED_OUT', 'WRONG_PERSON')
+                     AND r.company_id = a.company_id
+                     AND (r.outcome = 'OPTED_OUT' OR ri.candidate_id = i.candidate_id)
+               )
            ) AS refused_by,
            clock_timestamp() AS database_clock
     FROM attempts a
@@ -328,6 +344,7 @@ LAST_LOOK = text(
         columns=COLUMNS,
         of_number="p.phone_number, i.caller_number",
         command_waits=command_waits(),
+        opted_out=_OPTED_OUT,
         joined="",
         matches=MATCHES,
     )
@@ -340,6 +357,7 @@ LOOK_WITHOUT_NUMBER = text(
         ),
         of_number="NULL AS phone_number, '' AS caller_number, n.is_there AS has_number, l.country AS line_country",
         command_waits=command_waits(),
+        opted_out=_OPTED_OUT,
         joined="CROSS JOIN LATERAL numbers_of_interview(a.interview_id) n",
         matches="b.country = l.country OR b.id = ANY (n.backoffs)",
     )

@@ -398,7 +398,7 @@ attempts = _table(
     Column("machine_detection", Text),
     Column("answered_by", Text),
     Column("duration", Interval),
-    # The end of a call that waits for the verdict of asynchronous machine detection.
+    # The end of a call that waits for the verdict of asynchronous machine detection, its notifications or a report.
     Column("hung_up_at", _INSTANT),
     Column("ended_at", _INSTANT),
     # Personal data, from the claim until the call has ended. Then it is deleted.
@@ -508,7 +508,7 @@ attempts = _table(
     # For a trial call of the voice server that a machine has answered.
     _index("ix_attempts_of_machines", "claimed_at", where="reason = 'VOICEMAIL'"),
     _index("ix_attempts_search", "search_at", where="search_at IS NOT NULL"),
-    # Numbers that are not called again, because the person or the candidate's number was another one.
+    # Numbers that are not called again: the person asked for that, or is not the candidate.
     _index("ix_attempts_refused", "number_hash", where="outcome IN ('OPTED_OUT', 'WRONG_PERSON')"),
     _index("ix_attempts_outcome", "outcome_until", where="outcome_until IS NOT NULL"),
     # For the list of unknown outcomes that an operator has yet to decide.
@@ -691,7 +691,7 @@ lines = _table(
     Column("free_at", _INSTANT, nullable=False),
     # The number's country. NULL until a worker has determined it.
     Column("country", Text),
-    # When the carrier last said that it blocks the number.
+    # When the carrier last refused a call because it blocks the number.
     Column("refused_at", _INSTANT),
     # Held attempts wait for this line.
     Column("is_awaited", Boolean, nullable=False, server_default=text("false")),

@@ -1,4 +1,4 @@
-"""Calls for which the voice server gave no instructions, in a row."""
+"""Calls for which the voice server gave no instructions, in a row, and the trial calls that follow them."""
 
 from datetime import datetime, timedelta
 

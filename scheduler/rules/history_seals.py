@@ -8,8 +8,9 @@ The key is in no database.
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
+from itertools import islice
 from typing import Any
 
 from scheduler.domain.evidence import FaultKind, SealCheck, SealedEntry, SealFault, SealState
@@ -25,6 +26,8 @@ SET_THE_SCHEDULE = frozenset({"created", "created_as_test", "rescheduled", "move
 """The events after which an attempt may have another schedule."""
 _CHANGES_WITHOUT_EVENT = frozenset({"country", "never_called", "number_zones", "tzdata_version"})
 """The keys of a schedule that change without an event: facts about the number, and zone data that move nothing."""
+MOST_GAPS = 1000
+"""More missing or added entries are not listed: one changed number may stand for billions of them."""
 
 
 def seal_of(key: bytes, closing: bytes | None, entry: SealedEntry) -> bytes:
@@ -62,7 +65,7 @@ def check(
     `last_number`, `closing_seal`, `schedule` and `facts` are those of the row. `is_purged`: the first entries may be
     missing, because they were deleted after their retention or not read.
     """
-    faults = list(_gaps(entries, last_number, is_purged=is_purged))
+    faults = list(islice(_gaps(entries, last_number, is_purged=is_purged), MOST_GAPS))
     unsealed = []
     closing: bytes | None = None
     is_first_lost = is_purged and bool(entries) and entries[0].number > 0
@@ -90,21 +93,23 @@ def _state(faults: Sequence[SealFault], unsealed: Sequence[int], entries: Sequen
     return SealState.PARTLY_SEALED if unsealed or not entries else SealState.WHOLE
 
 
-def _gaps(entries: Sequence[SealedEntry], last_number: int, *, is_purged: bool) -> list[SealFault]:
+def _gaps(entries: Sequence[SealedEntry], last_number: int, *, is_purged: bool) -> Iterator[SealFault]:
     """Find numbers that are missing, repeated or out of order. Each event of an attempt has the next number."""
-    faults = []
     awaited = entries[0].number if is_purged and entries else 0
     for entry in entries:
         if entry.number < awaited:
-            faults.append(SealFault(kind=FaultKind.ADDED, number=entry.number))
+            yield SealFault(kind=FaultKind.ADDED, number=entry.number)
             continue
-        faults += [SealFault(kind=FaultKind.REMOVED, number=each) for each in range(awaited, entry.number)]
+        yield from _removed(awaited, entry.number)
         awaited = entry.number + 1
     if awaited > last_number + 1:
-        faults.append(SealFault(kind=FaultKind.ADDED, number=last_number + 1))
+        yield SealFault(kind=FaultKind.ADDED, number=last_number + 1)
     if not (is_purged and not entries):
-        faults += [SealFault(kind=FaultKind.REMOVED, number=each) for each in range(awaited, last_number + 1)]
-    return faults
+        yield from _removed(awaited, last_number + 1)
+
+
+def _removed(first: int, end: int) -> Iterator[SealFault]:
+    return (SealFault(kind=FaultKind.REMOVED, number=each) for each in range(first, end))
 
 
 def _schedule_faults(entries: Sequence[SealedEntry], schedule: Mapping[str, Any]) -> list[SealFault]:

@@ -21,9 +21,6 @@ _COMPARED_CALLERS = 3
 """With fewer caller ids of so many calls, the account has no usual answer rate."""
 _LOWEST_SHARE = 0.5
 
-_ANSWERED = frozenset({Reason.ANSWERED})
-"""A person answered the call, whatever was said then."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class CallerResult:
@@ -98,7 +95,7 @@ def result_of(before: Attempt, after: Attempt, number: str | None) -> CallerResu
         company_id=after.company_id,
         number=number,
         day=day_of(after.ended_at),
-        is_answered=after.reason in _ANSWERED,
+        is_answered=after.reason is Reason.ANSWERED,
         is_declined=after.reason is Reason.DECLINED,
         is_blocked=after.reason is Reason.BLOCKED_BY_NETWORK,  # guard: network_block
     )

@@ -236,20 +236,21 @@ class Changes:
         A repeated report changes nothing and gets the answer of the first one. A note about an erased person is not
         stored. A refusal of the number is also noted for a deleted interview or attempt, without its note.
         """
-        stores, with_deleted = turn.stores, conversations.is_lasting(request)
+        stores, with_deleted = turn.stores, conversations.refuses_number(request)
         interview = access.lock_interview(stores, turn.company_id, request.interview_id, with_deleted=with_deleted)
         # Before the attempt is locked: an erasure locks the person first.
         note = None if request.note is None or not stores.candidates.lock_kept(interview.candidate_id) else request.note
-        lock = stores.conversations.lock if with_deleted else stores.attempts.lock_of_interview
-        attempt = lock(interview.id, request.attempt_id)
+        attempt = stores.attempts.lock_of_interview(interview.id, request.attempt_id, with_deleted=with_deleted)
         if attempt is None:
             raise access.not_found("callAttempt", request.attempt_id)
         if interview.deleted_at is not None or attempt.deleted_at is not None:
             note = attempt.outcome_note  # guard: note_of_the_deleted
+        call_back_at = conversations.on_clock_of_chain(attempt, request.call_back_at)
+        request = replace(request, call_back_at=call_back_at)  # guard: chain_zone
         if self._is_new_report(turn, attempt, request, note):
             interview, call_back = self._call_back(turn, interview, request)
             event = events.Reported(outcome=request.outcome, outcome_note=note, call_back=call_back)
-            attempt = self._reported(turn, interview, attempt, event)
+            attempt = self._save_report(turn, interview, attempt, event)
         return Answer(attempt_id=attempt.id, snapshot=_reported(attempt))
 
     def _is_new_report(self, turn: Turn, attempt: Attempt, request: ReportOutcome, note: str | None) -> bool:
@@ -261,8 +262,8 @@ class Changes:
                 raise report_order.CallbackFirst(turn) from refusal
             raise
 
-    def _reported(self, turn: Turn, interview: Interview, attempt: Attempt, event: events.Reported) -> Attempt:
-        """Save a report with what follows from it. From that of a deleted interview only the block of the number.
+    def _save_report(self, turn: Turn, interview: Interview, attempt: Attempt, event: events.Reported) -> Attempt:
+        """Save a report with its effects. That of a deleted interview only blocks the number.
 
         The end of a call that was found late is proven now, if it was known and has waited for the report.
         """

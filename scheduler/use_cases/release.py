@@ -129,10 +129,15 @@ class Release:
         until = now + RELEASE_SPAN
         is_cut = self._hold(stores, now, now + ahead)
         if on_trial:
-            since = account.breaker.answered_at
-            unanswered = voice_server.unanswered_trials(account.breaker)
             tried = stores.attempt_release.release(
-                now, until, 1, account.id, places=places, on_trial=True, tried_since=since, unanswered=unanswered
+                now,
+                until,
+                1,
+                account.id,
+                places=places,
+                on_trial=True,
+                tried_since=account.breaker.answered_at,
+                unanswered=voice_server.unanswered_trials(account.breaker),
             )
             # Every due call may wait for a scope that is half-open too.
             return tried or self._release_trials(stores, now, until, 1), False

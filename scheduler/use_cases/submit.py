@@ -105,7 +105,8 @@ class Submit:
                 answer=None if refused is None else Answer(refusal=refusal_of(refused)),
                 awaited_until=now + min(awaited_for, MAX_AWAITED) if awaited_for and refused is None else None,
             )
-            accepted = _accept(stores, command, conversations.refused_by(request) if refused is None else None)
+            refusing = request.attempt_id if refused is None and conversations.refuses_number(request) else None
+            accepted = _accept(stores, command, refusing)
             if not has_response and not accepted.replayed:
                 _report_refusal(stores, command)
             failpoint("submit.accepting")
@@ -193,7 +194,9 @@ def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refu
     if isinstance(request, CreateInterview):
         return None
     try:
-        access.lock_interview(stores, company_id, request.interview_id, with_deleted=conversations.is_lasting(request))
+        access.lock_interview(
+            stores, company_id, request.interview_id, with_deleted=conversations.refuses_number(request)
+        )
         busy = access.lock_busy(stores, request.interview_id)
         if isinstance(request, RescheduleAttempt | DeleteAttempt) and not stores.attempts.is_listed(
             request.interview_id, request.attempt_id
@@ -205,8 +208,8 @@ def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refu
     return None
 
 
-def _accept(stores: Stores, command: Command, refused_by: UUID | None = None) -> Accepted:
-    if stores.inbox.add(command, refused_by=refused_by):
+def _accept(stores: Stores, command: Command, refusing: UUID | None = None) -> Accepted:
+    if stores.inbox.add(command, refusing=refusing):
         return Accepted(command=command, replayed=False)
     return Accepted(command=access.first_with_its_key(stores, command), replayed=True)
 

@@ -7,27 +7,21 @@ from uuid import uuid4
 import httpx
 
 from scheduler.domain.attempt import Attempt, ConversationOutcome, Ended, NotReported, Progressed, Reason
-from scheduler.domain.call import Accepted, AnsweredBy, CallProgress
+from scheduler.domain.call import AnsweredBy, CallProgress
 from scheduler.domain.principal import KeyKind
-from scheduler.rules.tallies import Sent
 from tests.api_shim.answers import data, refused
 from tests.api_shim.bodies import FIRST_NAME, NUMBER, TOMORROW
 from tests.api_shim.calls import a_call, tenant_of
 from tests.api_shim.intake import Intake, Worker
 from tests.architecture.rules import does, does_not
-from tests.support.builders import Tenant, a_claimed_attempt, a_pending_attempt, a_sid
+from tests.support.builders import Tenant, a_call_with_its_look, a_pending_attempt
 from tests.verification.judge import call_evidence
 
 
 def a_finished_call(tenant: Tenant) -> Attempt:
-    """Call a person, who answers. The last look is recorded, as a dial worker does."""
-    attempt = a_claimed_attempt(tenant)
-    order = tenant.dial.last_look(attempt)
-    assert order is not None
-    sent = {attempt.id: Sent(lateness=timedelta(), answered_after=0.1, look=order.look)}
-    tenant.dial.record([(attempt, Accepted(call_sid=a_sid()))], sent)
+    """Call a person, who answers."""
     return tenant.take(
-        tenant.attempt(attempt.id),
+        a_call_with_its_look(tenant),
         Progressed(rank=CallProgress.RINGING),
         Ended(
             reason=Reason.ANSWERED, ended_at=tenant.now(), answered_by=AnsweredBy.PERSON, duration=timedelta(seconds=90)

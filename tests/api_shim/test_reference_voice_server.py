@@ -14,14 +14,13 @@ from twilio.request_validator import RequestValidator
 
 from scheduler.domain.attempt import Attempt, ConversationOutcome, Ended, Progressed, Reason
 from scheduler.domain.call import CallProgress
-from scheduler.domain.principal import VOICE, KeyKind
 from standalone.private_server import free_port
 from tests.api_shim.answers import data
 from tests.api_shim.calls import call_of, talk
 from tests.api_shim.intake import Intake, Worker
 from tests.conftest import wait_until
 from tests.docs.pages import read
-from tests.support.builders import Tenant, a_placed_attempt
+from tests.support.builders import Tenant, a_placed_attempt, a_voice_key
 from tests.support.servers import ACCOUNT_SID, PRIMARY, a_closed_port
 
 ORIGIN = "https://voice.example.com"
@@ -113,10 +112,7 @@ def test_key_of_the_page_suffices_for_a_call_each_second(
     tmp_path: Path, intake: Intake, tenant: Tenant, worker: Worker
 ) -> None:
     """Half of the calls of a minute at TWILIO_CPS=1 are answered, and each takes three requests."""
-    key = intake.keys.create(
-        kind=KeyKind.REGULAR, name="voice", company_id=tenant.company_id, scopes=frozenset({VOICE})
-    )[1]
-    reported = 0
+    key, reported = a_voice_key(tenant), 0
     with a_voice_server(tmp_path, duecall_url=str(intake.client.base_url).rstrip("/"), key=key) as url:
         for _ in range(30):
             attempt = tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED))

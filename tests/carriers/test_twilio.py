@@ -280,6 +280,7 @@ def coded(status: int, *codes: int) -> Answers:
     return [(status, {"code": code}) for code in codes]
 
 
+# `test_twilio_codes.py` has the codes of the number, the country and the caller id.
 MEANINGS: list[tuple[CarrierAnswer, Answers]] = [
     (
         Accepted(call_sid=SID),
@@ -292,15 +293,9 @@ MEANINGS: list[tuple[CarrierAnswer, Answers]] = [
         AnswerUnknown(cause="CREATED_WITHOUT_A_NAME"),
         [(201, answer) for answer in ({"sid": "CA1"}, {"sid": f"ca{'a' * 32}"}, {"sid": 7}, {}, [SID], None)],
     ),
-    *((NumberRefused(cause=f"TWILIO_{code}"), coded(400, code)) for code in (21211, 21214, 21217, 21202)),
-    (NumberRefused(cause="TWILIO_13224", may_be_outage=True), coded(400, 13224)),
-    (NeverTaken(cause="NUMBER_BLOCKED"), coded(400, 21216) + coded(403, 21216)),
-    (AnswerUnknown(cause="HTTP_400"), coded(400, 32017, 11200, 13212)),
-    (NeverTaken(cause="COUNTRY_REFUSED"), coded(400, 21215, 21203, 13227) + coded(403, 21215, 32205)),
     (NeverTaken(cause="CREDENTIALS"), [*coded(400, 20003), *coded(401, 20003), (401, None), *coded(403, 20403)]),
     (NeverTaken(cause="ACCOUNT_NOT_ACTIVE"), coded(400, 20005) + coded(403, 20005)),
     (NeverTaken(cause="ORDER_REFUSED"), coded(400, 21208) + coded(403, 20006)),
-    (NeverTaken(cause="CALLER_REFUSED"), coded(400, 21210, 21212)),
     (NeverTaken(cause="ACCOUNT_LIMITED"), coded(400, 21219)),
     (NeverTaken(cause="QUEUE_FULL"), coded(400, 22005)),
     (NeverTaken(cause="THROTTLED"), [*coded(400, 10004), *coded(429, 20429), (429, None)]),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from command_line import carrier_codes
+from command_line import carrier_codes, documents
 from scheduler.carriers.twilio_calls import classify
 from scheduler.carriers.twilio_codes import CODES, Consequence, cause_of
 from scheduler.domain.call import AnswerUnknown, FailureCause, NeverTaken, NumberRefused
@@ -180,8 +180,9 @@ def test_number_without_a_route_may_be_an_outage() -> None:
     assert refused(13224) == NumberRefused(cause="TWILIO_13224", may_be_outage=True)
 
 
-def test_blocked_number_is_not_a_refused_country() -> None:
-    assert refused(21216) == NeverTaken(cause="NUMBER_BLOCKED")
+@pytest.mark.parametrize("status", [400, 403])
+def test_blocked_number_is_not_a_refused_country(status: int) -> None:
+    assert refused(21216, status) == NeverTaken(cause="NUMBER_BLOCKED")
 
 
 @pytest.mark.parametrize("code", sorted(OF_THE_REQUEST))
@@ -236,7 +237,7 @@ def test_blocked_caller_id_is_named_before_the_number() -> None:
 
 
 def test_page_is_generated_from_the_table() -> None:
-    carrier_codes.check_carrier_codes(DOCS / "reference" / "carrier-codes.md")
+    documents.must_equal(DOCS / "reference" / "carrier-codes.md", carrier_codes.carrier_codes_text())
 
 
 def test_page_explains_each_consequence() -> None:

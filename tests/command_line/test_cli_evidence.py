@@ -1,29 +1,22 @@
 """`duecall explain --evidence`: the page and the document, and the status after a later change of the history."""
 
 import json
-from datetime import timedelta
 
 from scheduler.domain.attempt import Attempt, Ended, Reason
-from scheduler.domain.call import Accepted, AnsweredBy
+from scheduler.domain.call import AnsweredBy
 from scheduler.rules import retention
-from scheduler.rules.tallies import Sent
 from tests.command_line.conftest import Duecall
 from tests.conftest import TestClock
-from tests.support.builders import Tenant, a_claimed_attempt, a_pending_attempt, a_placed_attempt, a_sid
+from tests.support.builders import Tenant, a_call_with_its_look, a_pending_attempt, a_placed_attempt
 from tests.verification.judge import call_evidence
 
 NUMBER = "+421915777888"
 
 
 def a_finished_call(tenant: Tenant) -> Attempt:
-    """Call a person, who answers. The last look is recorded, as a dial worker does."""
-    attempt = a_claimed_attempt(tenant, NUMBER)
-    order = tenant.dial.last_look(attempt)
-    assert order is not None
-    sent = {attempt.id: Sent(lateness=timedelta(), answered_after=0.1, look=order.look)}
-    tenant.dial.record([(attempt, Accepted(call_sid=a_sid()))], sent)
+    """Call a person, who answers."""
     ended = Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), answered_by=AnsweredBy.PERSON)
-    return tenant.take(tenant.attempt(attempt.id), ended, actor="carrier")
+    return tenant.take(a_call_with_its_look(tenant, NUMBER), ended, actor="carrier")
 
 
 def change_an_entry(tenant: Tenant, attempt: Attempt) -> None:

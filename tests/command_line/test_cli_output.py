@@ -37,4 +37,4 @@ def test_openapi_check_accepts_the_written_file_and_no_other(duecall: Duecall, f
         file.unlink() if other is None else file.write_text(other, encoding="utf-8")
         checked = duecall(f"openapi check {file}")
         assert checked.is_one_error_line()
-        assert checked.told == f"{file} differs from the document of the API. Run make openapi."
+        assert checked.told == f"{file} differs from the code. Run make openapi."

@@ -243,6 +243,16 @@ _MANY_ATTEMPTS = text("""
 _SET_TIME_LIMIT = text("SELECT set_config('statement_timeout', :limit, true)")
 
 
+@contextmanager
+def rolled_back(database: Database) -> Iterator[Stores]:
+    """Open a transaction whose changes are undone at the end of the block."""
+    with database.transaction() as stores:
+        try:
+            yield stores
+        finally:
+            stores.connection._connection._connection.rollback()
+
+
 def fill(stores: Stores, interview_id: UUID, *statements: TextClause) -> None:
     """Execute these without the worker's time limit, which 20,000 rows can exceed on a busy machine."""
     limit = stores.connection.execute(text("SHOW statement_timeout")).scalar_one()
@@ -254,9 +264,7 @@ def fill(stores: Stores, interview_id: UUID, *statements: TextClause) -> None:
 
 def test_interview_with_20_000_attempts_is_read_by_its_newest(big: Big) -> None:
     """An earlier version had no limit."""
-    transaction = big.worker.transaction()
-    stores = transaction.__enter__()
-    try:
+    with rolled_back(big.worker) as stores:
         interview_id = stores.connection.execute(text("SELECT max(id::text)::uuid FROM interviews")).scalar_one()
         fill(stores, interview_id, _MANY_ATTEMPTS)
         interview = stores.interviews.lock(interview_id)
@@ -265,9 +273,6 @@ def test_interview_with_20_000_attempts_is_read_by_its_newest(big: Big) -> None:
         assert stores.attempts.counts_of([interview_id], MOST_ATTEMPTS) == {interview_id: MOST_ATTEMPTS}
         assert len(stores.attempts.find_of_interview(interview_id)) == MOST_ATTEMPTS
         read = reads(stores) - before
-    finally:
-        stores.connection._connection._connection.rollback()
-        transaction.__exit__(None, None, None)
     assert read["attempts", "seq_scan"] == 0
     assert sum(count for (table, _), count in read.items() if table == "attempts") <= COUNTED_ATTEMPTS + 1000
 
@@ -287,9 +292,7 @@ def own(postgres: EmbeddedPostgres, logins: schema.Logins, many_calls: Filled) -
 
 def test_trial_reads_one_failed_call_of_each_company(own: Big) -> None:
     """Only a trial reads failed calls, and of each company only the newest, by an index."""
-    transaction = own.worker.transaction()
-    stores = transaction.__enter__()
-    try:
+    with rolled_back(own.worker) as stores:
         interview_id = stores.connection.execute(text("SELECT max(id::text)::uuid FROM interviews")).scalar_one()
         fill(stores, interview_id, _MANY_ATTEMPTS, _WITHOUT_INSTRUCTIONS)
 
@@ -300,9 +303,6 @@ def test_trial_reads_one_failed_call_of_each_company(own: Big) -> None:
 
         assert failed_calls_read(NOON + timedelta(days=10), on_trial=False) == 0
         assert 1 <= failed_calls_read(NOON + timedelta(days=11), on_trial=True) <= 2
-    finally:
-        stores.connection._connection._connection.rollback()
-        transaction.__exit__(None, None, None)
 
 
 _WAITING_REFUSALS = text("""
@@ -321,9 +321,7 @@ _SOME_PENDING = text("SELECT id FROM attempts WHERE state = 'PENDING' ORDER BY i
 
 def test_last_looks_read_only_waiting_refusals_of_their_numbers(own: Big) -> None:
     """Nothing waited when the statement was planned, and no statistics know of the backlog."""
-    transaction = own.worker.transaction()
-    stores = transaction.__enter__()
-    try:
+    with rolled_back(own.worker) as stores:
         ids = list(stores.connection.execute(_SOME_PENDING).scalars())
         for _ in range(6):
             assert not any(each.refusal_waiting_since for each in stores.attempt_claims.look_all(ids).values())
@@ -332,9 +330,6 @@ def test_last_looks_read_only_waiting_refusals_of_their_numbers(own: Big) -> Non
         found = stores.attempt_claims.look_all(ids).values()
         read = reads(stores) - before
         entries_read = reads_of(stores, "ix_inbox_refusals") - entries
-    finally:
-        stores.connection._connection._connection.rollback()
-        transaction.__exit__(None, None, None)
     assert sum(each.refusal_waiting_since is not None for each in found) == entries_read == 1
     assert read["inbox", "seq_scan"] == 0
 

@@ -126,6 +126,16 @@ def test_entry_added_at_the_end_is_found() -> None:
     assert kinds(checked([*entries, added])) == [(FaultKind.ADDED, 5)]
 
 
+def test_number_that_leaves_a_wide_gap_is_one_of_few_faults() -> None:
+    """The check must not list each missing number: one changed column would fill the memory of the process."""
+    entries = a_history()
+    changed = checked([*entries[:-1], replace(entries[-1], number=1_000_000)], last_number=1_000_000)
+    of_row = checked(entries, last_number=1_000_000)
+    for found in (changed, of_row):
+        assert found.state is SealState.BROKEN
+        assert len(found.faults) < history_seals.MOST_GAPS + 10
+
+
 def test_entries_in_another_order_are_found() -> None:
     entries = a_history()
     entries[1], entries[2] = entries[2], entries[1]

@@ -14,12 +14,13 @@ from scheduler.domain.call import Accepted, AnswerUnknown, CalleeClock, Schedule
 from scheduler.domain.command import Command, CommandKind
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
 from scheduler.domain.interview import Candidate, Interview, InterviewStatus
-from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.principal import VOICE, KeyKind, Principal
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.persistence.tables import attempts
+from scheduler.rules.tallies import Sent
 from scheduler.timing import callee_zones, zone_names
 from scheduler.timing.callee_zones import number_facts
 from scheduler.use_cases.dial import Dial
@@ -27,6 +28,7 @@ from scheduler.use_cases.operations.stale_times import ScheduleRecomputer
 from scheduler.use_cases.resources.candidates import Candidates
 from scheduler.use_cases.resources.companies import Companies
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult
+from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import Effects
@@ -429,6 +431,20 @@ def a_placed_attempt(
     return placed
 
 
+def a_call_with_its_look(tenant: Tenant, number: str | None = None) -> Attempt:
+    """Place a call and record its last look, as a dial worker does."""
+    attempt = a_claimed_attempt(tenant, number)
+    tenant.dial.record([(attempt, Accepted(call_sid=a_sid()))], last_look_of(tenant, attempt))
+    return tenant.attempt(attempt.id)
+
+
+def last_look_of(tenant: Tenant, claimed: Attempt) -> dict[UUID, Sent]:
+    """Look a last time at the attempt. Return the times of its POST, with the record of the look."""
+    order = tenant.dial.last_look(claimed)
+    assert order is not None
+    return {claimed.id: Sent(lateness=timedelta(), answered_after=0.1, look=order.look)}
+
+
 def an_unknown_attempt(tenant: Tenant, number: str | None = None, **wishes: Any) -> Attempt:
     """Create an attempt whose POST got no answer, so the carrier is polled."""
     claimed = a_claimed_attempt(tenant, number, **wishes)
@@ -475,6 +491,14 @@ def a_stored_callback(tenant: Tenant, **columns: Any) -> UUID:
 def a_quarantined_callback(tenant: Tenant, token: str) -> UUID:
     """A callback with this token that failed five times."""
     return a_stored_callback(tenant, token=token, quarantined_at=tenant.now())
+
+
+def a_voice_key(tenant: Tenant) -> str:
+    """Create a key by which the voice server of the company reports outcomes. Return its secret."""
+    _, secret = Keys(tenant.database, tenant.hasher, tenant.now).create(
+        kind=KeyKind.REGULAR, name="voice", company_id=tenant.company_id, scopes=frozenset({VOICE})
+    )
+    return secret
 
 
 def an_operator(tenant: Tenant, actor: str = "link:a test") -> str:

@@ -21,6 +21,8 @@ from scheduler.timing import call_windows, callee_zones, requested_time, zone_na
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.support import exhaustive
 
+pytestmark = pytest.mark.usefixtures("zones_of_the_wheel")
+
 SEED = 20_261_125
 INSTANTS_A_ZONE = exhaustive.cases(500, 20)
 """Random instants since 1901, and those around each change in these years."""
@@ -56,14 +58,6 @@ NEWER_THAN_POSTGRESQL = {
         release="2026f", since=WINTER_OF_2026 + 5 * HOUR, until=datetime(2027, 3, 14, 5, tzinfo=UTC), ahead=HOUR
     ),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _the_wheels_zones_for_both() -> Iterator[None]:
-    before = whenever.get_tzpath()
-    whenever.reset_tzpath(())
-    yield
-    whenever.reset_tzpath(before)
 
 
 def of(zone: str) -> CalleeClock:

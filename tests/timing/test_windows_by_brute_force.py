@@ -6,7 +6,7 @@ are combined bit by bit.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -19,6 +19,8 @@ from scheduler.domain.call import CalleeClock, TimezoneSource
 from scheduler.domain.company import CallTimeInterval, Weekday
 from scheduler.timing import call_windows, zone_names
 from tests.support import exhaustive
+
+pytestmark = pytest.mark.usefixtures("zones_of_the_wheel")
 
 SEED = 20_261_125
 CASES_A_ZONE = exhaustive.cases(60, 6)
@@ -34,14 +36,6 @@ WALKED = (SEARCHED_DAYS + 8) * MINUTES_A_DAY
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_IN_WEEK = 3 * MINUTES_A_DAY
 """Minutes from Monday's midnight to that of the first of January 1970, a Thursday."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _the_wheels_zones_for_both() -> Iterator[None]:
-    before = whenever.get_tzpath()
-    whenever.reset_tzpath(())
-    yield
-    whenever.reset_tzpath(before)
 
 
 # --- the walk

@@ -26,10 +26,11 @@ from scheduler.domain.call import Accepted, CallNews, CallOrder, CallProgress, C
 from scheduler.domain.command import Command, Request
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.explanation import Explanation
-from scheduler.domain.principal import VOICE, KeyKind, Principal
+from scheduler.domain.principal import KeyKind
 from scheduler.domain.webhook import READ_WEBHOOKS
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
+from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.apply import Apply
@@ -59,6 +60,7 @@ from tests.support.builders import (
     a_placed_attempt,
     a_sid,
     a_tenant,
+    a_voice_key,
     an_unknown_attempt,
     of_company,
 )
@@ -127,18 +129,16 @@ def read(tenant: Tenant) -> Tenant:
     return with_reader(tenant)
 
 
-def a_voice_key(tenant: Tenant) -> Principal:
-    principal, _ = Keys(tenant.database, tenant.hasher, tenant.now).create(
-        kind=KeyKind.REGULAR, name="voice", company_id=tenant.company_id, scopes=frozenset({VOICE})
-    )
-    return principal
-
-
 def with_reader(tenant: Tenant) -> Tenant:
     Keys(tenant.database, tenant.hasher, tenant.now).create(
         kind=KeyKind.REGULAR, name="events", company_id=tenant.company_id, scopes=frozenset({READ_WEBHOOKS})
     )
     return tenant
+
+
+def reads_notifications(tenant: Tenant) -> Tenant:
+    """The tenant, with times by which the notifications of failed and short calls are read."""
+    return replace(tenant, policy=Policy())
 
 
 def with_account(tenant: Tenant, sid: str, **limits: Any) -> Tenant:
@@ -175,12 +175,28 @@ def submit(tenant: Tenant, hints: RecordingHints) -> Submit:
 
 @pytest.fixture
 def accept(tenant: Tenant, submit: Submit) -> Perform:
-    """Accept a request, which is not applied yet."""
+    return accepting(tenant, submit)
+
+
+def accepting(tenant: Tenant, submit: Submit) -> Perform:
+    """Accept requests of the company, which are not applied yet."""
 
     def accepted(request: Request) -> Command:
         return submit.command(tenant.principal, None, request, idempotency_key=None, request_hash=b"hash").command
 
     return accepted
+
+
+def performing(tenant: Tenant, submit: Submit, apply: Apply) -> Perform:
+    """Accept requests of the company, apply each, and return the command with its answer."""
+    accept = accepting(tenant, submit)
+
+    def performed(request: Request) -> Command:
+        command = accept(request)
+        apply.command(command.id)
+        return submit.find(tenant.principal, str(command.id))
+
+    return performed
 
 
 @pytest.fixture
@@ -403,6 +419,23 @@ def calls(tenant: Tenant, carrier: SimulatedCarrier) -> Calls:
     return Calls(tenant, carrier)
 
 
+@contextmanager
+def refusing(tenant: Tenant, change: str, when: str = "true", code: str = "raise_exception") -> Iterator[None]:
+    """Make the database refuse a change inside the block, for example `UPDATE ON attempts`, with this SQLSTATE.
+
+    `when` limits it to rows with this condition about `OLD` or `NEW`.
+    """
+    tenant.change(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END $$"
+    )
+    tenant.change(f"CREATE TRIGGER refuse BEFORE {change} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION refuse()")
+    try:
+        yield
+    finally:
+        tenant.change("DROP FUNCTION refuse CASCADE")
+
+
 def breaker_of(tenant: Tenant) -> Breaker:
     with tenant.database.transaction() as stores:
         return stores.carrier_accounts.get(tenant.account_id).breaker
@@ -462,9 +495,9 @@ def an_ended_attempt(tenant: Tenant, number: str | None = None, reason: Reason =
     return finish(tenant, a_placed_attempt(tenant, number), reason)
 
 
-def answered(tenant: Tenant, attempt: Attempt | None = None) -> Attempt:
-    """A call that a person has answered."""
-    return tenant.take(attempt or a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED))
+def answered(tenant: Tenant, attempt: Attempt | None = None, **facts: Any) -> Attempt:
+    """A call that was answered, with other facts of that news."""
+    return tenant.take(attempt or a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED, **facts))
 
 
 def end(tenant: Tenant, attempt: Attempt, status: CallStatus = CallStatus.COMPLETED) -> Attempt:
@@ -472,9 +505,10 @@ def end(tenant: Tenant, attempt: Attempt, status: CallStatus = CallStatus.COMPLE
     return tenant.attempt(attempt.id)
 
 
-def see_leg(tenant: Tenant, attempt: Attempt) -> Attempt:
-    """Record the carrier's first report that a call of the attempt rings."""
-    return tenant.take(attempt, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
+def see_leg(tenant: Tenant, attempt: Attempt, rank: CallProgress = CallProgress.RINGING) -> Attempt:
+    """Record the carrier's first report that a call of the attempt is live."""
+    sid = attempt.call_sid or a_sid()
+    return tenant.take(attempt, LegSeen(call_sid=sid, rank=rank, look_at=tenant.now()))
 
 
 def claimed(tenant: Tenant, *attempts: Attempt) -> list[Attempt]:

@@ -21,7 +21,6 @@ from scheduler.domain.refusals import InvalidFields
 from scheduler.domain.resource import NEWEST_FIRST, KeysetSlice
 from scheduler.persistence.batches import Work
 from scheduler.persistence.errors import CommitInDoubt
-from scheduler.use_cases import apply_batches
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.operations.erase import Erase, Purge
@@ -35,7 +34,7 @@ from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant, a_candidate, a_number, a_write
 from tests.support.statements import statements_of
-from tests.use_cases.conftest import with_reader
+from tests.use_cases.conftest import refusing, with_reader
 from tests.use_cases.test_apply import a_new_candidate, a_wish, answer_of, sent
 from tests.use_cases.test_intake_statements import sent_within
 from tests.use_cases.test_partner_events import noted
@@ -556,18 +555,13 @@ def test_long_cancellation_is_continued_by_a_worker(
 
 
 def test_failing_cancellation_holds_up_no_other_batch(
-    tenant: Tenant, other: Tenant, batches: Batches, bulk: ApplyBatches, monkeypatch: pytest.MonkeyPatch
+    tenant: Tenant, other: Tenant, batches: Batches, bulk: ApplyBatches
 ) -> None:
     stuck = stored(batches, tenant, [a_wish(tenant) for _ in range(101)])
     bulk.turn()
     assert cancel(batches, tenant, stuck).finished_at is None
     small = stored(batches, other, [a_wish(other)])
-
-    def fail(*_: Any) -> None:
-        raise RuntimeError
-
-    with monkeypatch.context() as patched:
-        patched.setattr(apply_batches, "cancel_interviews", fail)
+    with refusing(tenant, "UPDATE ON interviews", f"OLD.company_id = '{tenant.company_id}'"):
         bulk.turn()
     assert shown(batches, other, small).state is BatchState.COMPLETED
     assert shown(batches, tenant, stuck).finished_at is None

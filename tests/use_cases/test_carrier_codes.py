@@ -1,4 +1,4 @@
-"""The carrier's codes, from its answer, its notification or its callback to the state of attempt and interview."""
+"""The carrier's codes, from its answer or its callback to the state of attempt and interview."""
 
 import asyncio
 from datetime import timedelta
@@ -13,9 +13,7 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.breaker import COUNTRY_BLOCKED_WITHIN
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.pauses import CarrierWaits
-from scheduler.use_cases.settle import Settle
-from scheduler.use_cases.shared import hints as tasks
-from tests.conftest import TestClock, wait_until
+from tests.conftest import TestClock
 from tests.support.builders import (
     RecordingHints,
     Tenant,
@@ -26,8 +24,8 @@ from tests.support.builders import (
     a_sid,
 )
 from tests.support.servers import SimulatedCarrier
-from tests.use_cases.conftest import Calls, finish
-from tests.use_cases.test_hear import a_form, deliver
+from tests.use_cases.conftest import finish
+from tests.use_cases.test_hear import a_form, apply_callback
 
 AUSTRIA = ("+43151234010", "+43151234011", "+43151234012")
 AMERICA = "+12124567890"
@@ -64,20 +62,16 @@ def after(tenant: Tenant, attempt: Attempt) -> tuple[Reason | None, InterviewSta
 # ---- refused orders
 
 
-@pytest.mark.parametrize("code", [20004, 20010, 21221, 21226, 21229, 21234])
-def test_refusal_of_the_request_waits_and_is_no_unknown_outcome(
-    retrying: Tenant, carrier: SimulatedCarrier, code: int
-) -> None:
+def test_refusal_of_the_request_waits_and_is_no_unknown_outcome(retrying: Tenant, carrier: SimulatedCarrier) -> None:
     with capture_logs() as logs:
-        attempt = refuse(retrying, carrier, code)
+        attempt = refuse(retrying, carrier, 20010)
     assert (attempt.state, attempt.not_placed) == (AttemptState.PENDING, 1)
     assert after(retrying, attempt) == (None, InterviewStatus.SCHEDULED, 1)
     assert [each["alarm"] for each in logs if "alarm" in each] == ["ORDER_REFUSED"]
 
 
-@pytest.mark.parametrize("code", [13212, 32017])
-def test_code_of_a_call_leaves_the_outcome_unknown(retrying: Tenant, carrier: SimulatedCarrier, code: int) -> None:
-    attempt = refuse(retrying, carrier, code)
+def test_code_of_a_call_leaves_the_outcome_unknown(retrying: Tenant, carrier: SimulatedCarrier) -> None:
+    attempt = refuse(retrying, carrier, 32017)
     assert (attempt.state, attempt.phase) == (AttemptState.IN_PROGRESS, Phase.UNKNOWN)
 
 
@@ -147,44 +141,6 @@ def test_blocked_numbers_of_other_hours_and_countries_close_none(
     assert carrier_waits.all() == []
 
 
-# ---- notifications of failed calls
-
-
-@pytest.mark.parametrize(
-    ("codes", "reason", "status", "attempts"),
-    [
-        pytest.param([13224], Reason.UNREACHABLE, InterviewStatus.SCHEDULED, 2, id="13224"),
-        pytest.param([32017], Reason.BLOCKED_BY_NETWORK, InterviewStatus.FAILED, 1, id="32017"),
-        pytest.param([32016], Reason.CARRIER_ERROR, InterviewStatus.SCHEDULED, 2, id="32016"),
-        pytest.param([22001], Reason.CARRIER_ERROR, InterviewStatus.SCHEDULED, 2, id="22001"),
-        pytest.param([10004], Reason.CARRIER_ERROR, InterviewStatus.SCHEDULED, 2, id="10004"),
-        pytest.param([86008], Reason.CARRIER_ERROR, InterviewStatus.SCHEDULED, 2, id="86008"),
-        pytest.param([21216], Reason.CARRIER_ERROR, InterviewStatus.SCHEDULED, 2, id="21216"),
-        pytest.param([13212], Reason.CARRIER_ERROR, InterviewStatus.FAILED, 1, id="13212"),
-        pytest.param([11200], Reason.CARRIER_ERROR, InterviewStatus.FAILED, 1, id="11200"),
-        pytest.param([11205, 11210], Reason.CARRIER_ERROR, InterviewStatus.FAILED, 1, id="11205, 11210"),
-        pytest.param([12100, 12300], Reason.CARRIER_ERROR, InterviewStatus.FAILED, 1, id="12100, 12300"),
-        pytest.param([32017, 13224, 32016], Reason.BLOCKED_BY_NETWORK, InterviewStatus.FAILED, 1, id="several"),
-    ],
-)
-def test_notification_of_a_failed_call_decides(
-    retrying: Tenant,
-    calls: Calls,
-    settle: Settle,
-    now: TestClock,
-    codes: list[int],
-    reason: Reason,
-    status: InterviewStatus,
-    attempts: int,
-) -> None:
-    attempt = a_claimed_attempt(retrying)
-    calls.ring_and_record(attempt, outcome="failed", ring_s=0.0, error_codes=codes)
-    wait_until(lambda: bool(calls.carrier.rings()[-1]["ended_at"]), says="it is over")
-    now.move(retrying.policy.lease)
-    settle.round()
-    assert after(retrying, attempt) == (reason, status, attempts)
-
-
 # ---- SIP codes of callbacks
 
 
@@ -208,8 +164,5 @@ def test_sip_code_of_a_block_or_a_refusal_is_not_retried(
     reason: Reason,
 ) -> None:
     attempt = a_placed_attempt(retrying, number)
-    hints.rung.clear()
-    deliver(hear, attempt, a_form(attempt, status, SipResponseCode=sip_code))
-    for event_id in hints.ids(tasks.HEAR):
-        hear.event(event_id)
+    apply_callback(retrying, hear, hints, attempt, a_form(attempt, status, SipResponseCode=sip_code))
     assert after(retrying, attempt) == (reason, InterviewStatus.FAILED, 1)

@@ -25,13 +25,22 @@ from scheduler.domain.explanation import Rule
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence import evidence
 from scheduler.rules import retention
-from scheduler.rules.tallies import Sent
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.evidence import CallEvidence
 from scheduler.use_cases.operations.pauses import Pauses
 from tests.conftest import TestClock
-from tests.support.builders import Tenant, a_claimed_attempt, a_number, a_pending_attempt, a_placed_attempt, a_sid
+from tests.support.builders import (
+    Tenant,
+    a_call_with_its_look,
+    a_claimed_attempt,
+    a_number,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_sid,
+    last_look_of,
+)
 
+Read = Callable[[Attempt], Evidence]
 A_CALL = (
     Progressed(rank=CallProgress.RINGING),
     Progressed(rank=CallProgress.ANSWERED),
@@ -44,32 +53,23 @@ A_CALL = (
 
 
 @pytest.fixture
-def read(tenant: Tenant) -> Callable[[Attempt], Evidence]:
+def read(tenant: Tenant) -> Read:
     """Read the evidence as an operator's command does."""
     of_calls = CallEvidence(tenant.context)
     return lambda attempt: of_calls.of_operator(attempt.id)
 
 
-def looked_at(tenant: Tenant) -> tuple[Attempt, dict[Any, Sent]]:
-    """Claim an attempt and look a last time at it. Return it with the times of its POST."""
-    attempt = a_claimed_attempt(tenant)
-    order = tenant.dial.last_look(attempt)
-    assert order is not None
-    return attempt, {attempt.id: Sent(lateness=timedelta(), answered_after=0.1, look=order.look)}
-
-
-def placed_with_look(tenant: Tenant) -> Attempt:
-    attempt, sent = looked_at(tenant)
-    tenant.dial.record([(attempt, Accepted(call_sid=a_sid()))], sent)
-    return tenant.attempt(attempt.id)
+@pytest.fixture
+def over(tenant: Tenant) -> Attempt:
+    """A call with its last look, which has ended."""
+    return tenant.take(a_call_with_its_look(tenant), *A_CALL)
 
 
 # ---- the history
 
 
-def test_history_of_a_call_is_whole(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
-    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
-    found = read(attempt)
+def test_history_of_a_call_is_whole(over: Attempt, read: Read) -> None:
+    found = read(over)
     assert (found.seals.state, found.seals.faults) == (SealState.WHOLE, ())
     assert [each.number for each in found.entries] == list(range(6))
     assert all(each.is_sealed for each in found.entries)
@@ -93,14 +93,14 @@ def test_history_of_a_call_is_whole(tenant: Tenant, read: Callable[[Attempt], Ev
 )
 @pytest.mark.parametrize("number", [0, 2, 5])
 def test_changed_row_of_the_history_is_found(
-    tenant: Tenant, read: Callable[[Attempt], Evidence], change: str, number: int
+    tenant: Tenant, over: Attempt, read: Read, change: str, number: int
 ) -> None:
-    attempt, other = tenant.take(placed_with_look(tenant), *A_CALL), a_pending_attempt(tenant)
-    before = read(attempt).entries[number].happening.detail
+    other = a_pending_attempt(tenant)
+    before = read(over).entries[number].happening.detail
     changed = f"UPDATE attempt_history SET {change} WHERE attempt_id = :id AND epoch = :number"
-    tenant.change(changed, id=attempt.id, number=number, **({"other": other.id} if ":other" in change else {}))
+    tenant.change(changed, id=over.id, number=number, **({"other": other.id} if ":other" in change else {}))
     assert change != "detail = '{}'" or before, "each of these entries has a detail"
-    assert read(attempt).seals.state is SealState.BROKEN
+    assert read(over).seals.state is SealState.BROKEN
 
 
 ODD_VALUES: tuple[Any, ...] = ("yesterday", "2026-04-02T10:00:00", 77, 1e300, [], {})
@@ -117,11 +117,10 @@ ODD_VALUES: tuple[Any, ...] = ("yesterday", "2026-04-02T10:00:00", 77, 1e300, []
     ids=str,
 )
 def test_changed_value_that_cannot_be_read_is_found(
-    tenant: Tenant, read: Callable[[Attempt], Evidence], number: int, detail: dict[str, Any]
+    tenant: Tenant, over: Attempt, read: Read, number: int, detail: dict[str, Any]
 ) -> None:
-    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
-    change_detail(tenant, attempt, number, detail)
-    found = read(attempt)
+    change_detail(tenant, over, number, detail)
+    found = read(over)
     assert found.seals.state is SealState.BROKEN
     assert EvidenceView.of(found).seals.state is SealState.BROKEN
 
@@ -136,45 +135,64 @@ def change_detail(tenant: Tenant, attempt: Attempt, number: int, detail: dict[st
     )
 
 
-@pytest.mark.parametrize("number", range(6))
-def test_deleted_row_of_the_history_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence], number: int) -> None:
-    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+DEEP = "[" * 300 + "]" * 300
+
+
+@pytest.mark.parametrize("number", [0, 2, 5])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(f"at = '{each}'" for each in ("infinity", "-infinity", "20000-01-01", "4000-01-01 BC")),
+        *(f"detail = detail || '{{\"x\": {each}}}'" for each in ("1e5000", f"{10**400}.5", DEEP)),
+        "detail = '[1e5000]'",
+        "detail = 'null'",
+    ],
+    ids=lambda change: change[:20],
+)
+def test_changed_entry_that_no_document_can_contain_is_found(
+    tenant: Tenant, over: Attempt, read: Read, change: str, number: int
+) -> None:
     tenant.change(
-        "DELETE FROM attempt_history WHERE attempt_id = :id AND epoch = :number", id=attempt.id, number=number
+        f"UPDATE attempt_history SET {change} WHERE attempt_id = :id AND epoch = :number", id=over.id, number=number
     )
-    assert FaultKind.REMOVED in {each.kind for each in read(attempt).seals.faults}
+    shown = EvidenceView.of(read(over))
+    assert (FaultKind.CHANGED, number) in [(each.kind, each.number) for each in shown.seals.faults]
+    assert json.dumps(shown.model_dump(mode="json", by_alias=True), allow_nan=False)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_deleted_row_of_the_history_is_found(tenant: Tenant, over: Attempt, read: Read, number: int) -> None:
+    tenant.change("DELETE FROM attempt_history WHERE attempt_id = :id AND epoch = :number", id=over.id, number=number)
+    assert FaultKind.REMOVED in {each.kind for each in read(over).seals.faults}
 
 
 @pytest.mark.parametrize("deleted", ["epoch < 1", "epoch < 3", "true"])
 def test_deleted_start_is_found_whatever_the_row_says_of_its_age(
-    tenant: Tenant, read: Callable[[Attempt], Evidence], deleted: str
+    tenant: Tenant, over: Attempt, read: Read, deleted: str
 ) -> None:
     """The start of an old history is purged, and no seal covers the column."""
-    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
-    tenant.change(f"DELETE FROM attempt_history WHERE attempt_id = :id AND {deleted}", id=attempt.id)
+    tenant.change(f"DELETE FROM attempt_history WHERE attempt_id = :id AND {deleted}", id=over.id)
     aged = "UPDATE attempts SET created_at = created_at - :age WHERE id = :id"
-    tenant.change(aged, id=attempt.id, age=2 * retention.HISTORY)
-    assert read(attempt).seals.state is SealState.BROKEN
+    tenant.change(aged, id=over.id, age=2 * retention.HISTORY)
+    assert read(over).seals.state is SealState.BROKEN
 
 
-def test_inserted_row_of_the_history_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
-    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
+def test_inserted_row_of_the_history_is_found(tenant: Tenant, over: Attempt, read: Read) -> None:
     columns = "attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail, seal"
     tenant.change(
         f"INSERT INTO attempt_history ({columns}) SELECT {columns} FROM attempt_history"
         " WHERE attempt_id = :id AND epoch = 3",
-        id=attempt.id,
+        id=over.id,
     )
-    assert read(attempt).seals.state is SealState.BROKEN
+    assert read(over).seals.state is SealState.BROKEN
 
 
 @pytest.mark.parametrize(
     "change", ["history_seal = NULL", "epoch = epoch - 1", 'schedule = schedule || \'{"zones": ["Europe/Lisbon"]}\'']
 )
-def test_changed_row_of_the_attempt_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence], change: str) -> None:
-    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
-    tenant.change(f"UPDATE attempts SET {change} WHERE id = :id", id=attempt.id)
-    assert read(attempt).seals.state is SealState.BROKEN
+def test_changed_row_of_the_attempt_is_found(tenant: Tenant, over: Attempt, read: Read, change: str) -> None:
+    tenant.change(f"UPDATE attempts SET {change} WHERE id = :id", id=over.id)
+    assert read(over).seals.state is SealState.BROKEN
 
 
 @pytest.mark.parametrize(
@@ -191,16 +209,16 @@ def test_changed_row_of_the_attempt_is_found(tenant: Tenant, read: Callable[[Att
         "(outcome, call_back) = ('CALL_BACK', schedule)",
     ],
 )
-def test_changed_fact_of_the_attempt_is_found(tenant: Tenant, read: Callable[[Attempt], Evidence], change: str) -> None:
+def test_changed_fact_of_the_attempt_is_found(tenant: Tenant, read: Read, change: str) -> None:
     reported = Reported(outcome=ConversationOutcome.OPTED_OUT)
-    attempt = tenant.take(placed_with_look(tenant), *A_CALL, reported)
+    attempt = tenant.take(a_call_with_its_look(tenant), *A_CALL, reported)
     assert read(attempt).seals.state is SealState.WHOLE
     tenant.change(f"UPDATE attempts SET {change} WHERE id = :id", id=attempt.id)
     found = read(attempt).seals
     assert (found.state, {each.kind for each in found.faults}) == (SealState.BROKEN, {FaultKind.FACTS_CHANGED})
 
 
-def test_rows_of_release_0_2_0_are_no_fault(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+def test_rows_of_release_0_2_0_are_no_fault(tenant: Tenant, read: Read) -> None:
     """Its workers write rows without seals, before the upgrade and until they are replaced."""
     attempt = a_pending_attempt(tenant)
     tenant.change("UPDATE attempt_history SET seal = NULL, detail = '{}' WHERE attempt_id = :id", id=attempt.id)
@@ -212,7 +230,7 @@ def test_rows_of_release_0_2_0_are_no_fault(tenant: Tenant, read: Callable[[Atte
     assert (found.seals.state, found.seals.faults, found.seals.unsealed) == (SealState.PARTLY_SEALED, (), (0,))
 
 
-def test_purged_history_of_release_0_1_0_is_no_fault(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+def test_purged_history_of_release_0_1_0_is_no_fault(tenant: Tenant, read: Read) -> None:
     """The ids of its attempts are random, so nothing tells how old they are."""
     attempt, old = tenant.take(a_pending_attempt(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER)), uuid4()
     tenant.change("UPDATE attempt_history SET seal = NULL WHERE attempt_id = :id", id=attempt.id)
@@ -229,26 +247,24 @@ def test_purged_history_of_release_0_1_0_is_no_fault(tenant: Tenant, read: Calla
 
 @pytest.mark.parametrize(("most", "is_cut"), [(5, True), (6, False)])
 def test_long_history_is_cut_to_its_newest_entries(
-    tenant: Tenant, read: Callable[[Attempt], Evidence], monkeypatch: pytest.MonkeyPatch, most: int, *, is_cut: bool
+    over: Attempt, read: Read, monkeypatch: pytest.MonkeyPatch, most: int, *, is_cut: bool
 ) -> None:
-    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
     monkeypatch.setattr(evidence, "MOST_ENTRIES", most)
-    found = read(attempt)
+    found = read(over)
     assert (len(found.entries), found.entries[-1].number, found.is_cut) == (most, 5, is_cut)
     state, unsealed = (SealState.PARTLY_SEALED, (1,)) if is_cut else (SealState.WHOLE, ())
     assert (found.seals.state, found.seals.faults, found.seals.unsealed) == (state, (), unsealed)
 
 
 def test_change_in_a_cut_history_is_found(
-    tenant: Tenant, read: Callable[[Attempt], Evidence], monkeypatch: pytest.MonkeyPatch
+    tenant: Tenant, over: Attempt, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempt = tenant.take(placed_with_look(tenant), *A_CALL)
-    tenant.change("UPDATE attempt_history SET actor = 'a' WHERE attempt_id = :id AND epoch = 4", id=attempt.id)
+    tenant.change("UPDATE attempt_history SET actor = 'a' WHERE attempt_id = :id AND epoch = 4", id=over.id)
     monkeypatch.setattr(evidence, "MOST_ENTRIES", 4)
-    assert read(attempt).seals.state is SealState.BROKEN
+    assert read(over).seals.state is SealState.BROKEN
 
 
-def test_several_events_of_one_transaction_are_sealed(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+def test_several_events_of_one_transaction_are_sealed(tenant: Tenant, read: Read) -> None:
     attempt = tenant.take(a_pending_attempt(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER))
     assert read(attempt).seals.state is SealState.WHOLE
     claims = tenant.dial.claim([a_pending_attempt(tenant).id for _ in range(3)])
@@ -259,10 +275,8 @@ def test_several_events_of_one_transaction_are_sealed(tenant: Tenant, read: Call
 # ---- the last look
 
 
-def test_evidence_has_what_the_last_look_has_found(
-    tenant: Tenant, read: Callable[[Attempt], Evidence], now: TestClock
-) -> None:
-    attempt = placed_with_look(tenant)
+def test_evidence_has_what_the_last_look_has_found(tenant: Tenant, read: Read, now: TestClock) -> None:
+    attempt = a_call_with_its_look(tenant)
     look = read(attempt).last_look
     assert look is not None
     assert look.record is not None
@@ -276,9 +290,9 @@ def test_evidence_has_what_the_last_look_has_found(
     assert look.record.tzdata_version == attempt.schedule.tzdata_version
 
 
-def test_look_is_kept_when_the_carrier_reports_first(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
-    attempt, sent = looked_at(tenant)
-    sid = a_sid()
+def test_look_is_kept_when_the_carrier_reports_first(tenant: Tenant, read: Read) -> None:
+    attempt, sid = a_claimed_attempt(tenant), a_sid()
+    sent = last_look_of(tenant, attempt)
     heard = tenant.take(
         attempt, Placed(call_sid=sid, look_at=tenant.now()), Progressed(rank=CallProgress.RINGING), actor="carrier"
     )
@@ -289,11 +303,9 @@ def test_look_is_kept_when_the_carrier_reports_first(tenant: Tenant, read: Calla
     assert tenant.attempt(attempt.id).heard_rank is heard.heard_rank
 
 
-def test_look_of_a_call_that_has_ended_before_is_not_recorded(
-    tenant: Tenant, read: Callable[[Attempt], Evidence]
-) -> None:
-    attempt, sent = looked_at(tenant)
-    sid = a_sid()
+def test_look_of_a_call_that_has_ended_before_is_not_recorded(tenant: Tenant, read: Read) -> None:
+    attempt, sid = a_claimed_attempt(tenant), a_sid()
+    sent = last_look_of(tenant, attempt)
     tenant.take(attempt, Placed(call_sid=sid, look_at=tenant.now()), *A_CALL, actor="carrier")
     tenant.dial.record([(attempt, Accepted(call_sid=sid))], sent)
     found = read(attempt)
@@ -322,9 +334,9 @@ UNREADABLE_PARTS: dict[str, tuple[Any, ...]] = {
     ids=str,
 )
 def test_changed_look_that_cannot_be_read_is_not_recorded(
-    tenant: Tenant, read: Callable[[Attempt], Evidence], name: str | None, changed: Any
+    tenant: Tenant, read: Read, name: str | None, changed: Any
 ) -> None:
-    attempt = placed_with_look(tenant)
+    attempt = a_call_with_its_look(tenant)
     [[look]] = tenant.ask(
         "SELECT detail -> 'look' FROM attempt_history WHERE attempt_id = :id AND epoch = 2", id=attempt.id
     )
@@ -337,7 +349,7 @@ def test_changed_look_that_cannot_be_read_is_not_recorded(
 
 @pytest.mark.parametrize("cause", [7, []], ids=str)
 def test_changed_cause_that_cannot_be_read_is_not_recorded(
-    tenant: Tenant, read: Callable[[Attempt], Evidence], pauses: Pauses, cause: object
+    tenant: Tenant, read: Read, pauses: Pauses, cause: object
 ) -> None:
     attempt = a_claimed_attempt(tenant)
     pauses.pause(tenant.company_id, "a test")
@@ -348,7 +360,7 @@ def test_changed_cause_that_cannot_be_read_is_not_recorded(
     assert (shown.last_look.result, shown.seals.state) == (LookResult.NOT_RECORDED, SealState.BROKEN)
 
 
-def test_blocked_look_names_the_rule(tenant: Tenant, read: Callable[[Attempt], Evidence], pauses: Pauses) -> None:
+def test_blocked_look_names_the_rule(tenant: Tenant, read: Read, pauses: Pauses) -> None:
     attempt = a_claimed_attempt(tenant)
     pauses.pause(tenant.company_id, "a test")
     assert tenant.dial.last_look(attempt) is None
@@ -362,12 +374,12 @@ def test_blocked_look_names_the_rule(tenant: Tenant, read: Callable[[Attempt], E
     assert results[Rule.COMPANY_LIMIT] is RuleResult.PASSED, "the claim has checked it"
 
 
-def test_pending_attempt_has_no_last_look(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+def test_pending_attempt_has_no_last_look(tenant: Tenant, read: Read) -> None:
     assert read(a_pending_attempt(tenant)).last_look is None
 
 
 def test_explanation_does_not_show_the_look(tenant: Tenant) -> None:
-    explanation = Explain(tenant.context).explanation_of(placed_with_look(tenant).id)
+    explanation = Explain(tenant.context).explanation_of(a_call_with_its_look(tenant).id)
     shown = {name for each in explanation.happenings for name in each.detail}
     assert shown == {"lease_until", "machine_detection", "call_sid", "look_at"}
 
@@ -377,6 +389,6 @@ def test_unknown_attempt_has_no_evidence(tenant: Tenant) -> None:
         CallEvidence(tenant.context).of_operator(uuid4())
 
 
-def test_evidence_names_no_number(tenant: Tenant, read: Callable[[Attempt], Evidence]) -> None:
+def test_evidence_names_no_number(tenant: Tenant, read: Read) -> None:
     number = a_number()
     assert number.removeprefix("+421") not in repr(read(a_placed_attempt(tenant, number)))

@@ -1,23 +1,19 @@
 """Failed calls: the carrier's notifications are read before the SIP code of the callback decides."""
 
-from dataclasses import replace
-
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
-from scheduler.lifecycle.policy import Policy
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
 from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt
-from tests.use_cases.conftest import Calls, answering, settle_at
-from tests.use_cases.test_hear import a_form, deliver
+from tests.use_cases.conftest import Calls, answering, reads_notifications, settle_at
+from tests.use_cases.test_hear import a_form, apply_callback
 
 
 @pytest.fixture
 def reading(retrying: Tenant) -> Tenant:
-    """The tenant, with times by which notifications are read."""
-    return replace(retrying, policy=Policy())
+    return reads_notifications(retrying)
 
 
 def a_failed_call(reading: Tenant, calls: Calls, *codes: int) -> Attempt:
@@ -28,12 +24,8 @@ def a_failed_call(reading: Tenant, calls: Calls, *codes: int) -> Attempt:
 
 
 def report(reading: Tenant, hear: Hear, hints: RecordingHints, mine: Attempt, sip_code: str | None) -> Attempt:
-    hints.rung.clear()
     code = {} if sip_code is None else {"SipResponseCode": sip_code}
-    deliver(hear, mine, a_form(mine, "failed", **code))
-    for event_id in hints.ids(tasks.HEAR):
-        Hear(reading.context, hints, hear._callbacks).event(event_id)
-    return reading.attempt(mine.id)
+    return apply_callback(reading, hear, hints, mine, a_form(mine, "failed", **code))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
 
 from scheduler.carriers.interface import NotACallback
-from scheduler.carriers.twilio import callback_path, fallback_path
+from scheduler.carriers.twilio import FALLBACK, callback_path
 from scheduler.domain.attempt import Attempt, AttemptState, NeverDialled, Phase, Progressed, Reason
 from scheduler.domain.call import Accepted, AnsweredBy, CallProgress, NeverTaken
 from scheduler.domain.interview import InterviewStatus
@@ -61,16 +61,23 @@ def deliver(hear: Hear, attempt: Attempt, form: Form) -> None:
     hear.store([hear.genuine(attempt.token, callback_path(attempt.token), form, signature(attempt.token, form))])
 
 
+def apply_callback(tenant: Tenant, hear: Hear, hints: RecordingHints, attempt: Attempt, form: Form) -> Attempt:
+    """Send a callback for the attempt, and apply it in a worker of the tenant."""
+    hints.rung.clear()
+    deliver(hear, attempt, form)
+    worker = Hear(tenant.context, hints, hear._callbacks)
+    for event_id in hints.ids(tasks.HEAR):
+        worker.event(event_id)
+    return tenant.attempt(attempt.id)
+
+
 @pytest.fixture
 def apply_callbacks(tenant: Tenant, hear: Hear, hints: RecordingHints) -> ApplyCallbacks:
     """Send callbacks for an attempt, and apply each in its turn."""
 
     def applied(attempt: Attempt, *forms: Form) -> Attempt:
         for form in forms:
-            hints.rung.clear()
-            deliver(hear, attempt, form)
-            for event_id in hints.ids(tasks.HEAR):
-                hear.event(event_id)
+            apply_callback(tenant, hear, hints, attempt, form)
         return tenant.attempt(attempt.id)
 
     return applied
@@ -183,7 +190,7 @@ def test_end_of_a_call_leaves_a_cancelled_interview_cancelled(tenant: Tenant, ap
 def request_fallback(hear: Hear, attempt: Attempt, **fields: str) -> None:
     """The carrier requests other instructions for this attempt's call."""
     assert attempt.token is not None
-    form, path = a_form(attempt, "in-progress", ErrorCode="11200", **fields), fallback_path(attempt.token)
+    form, path = a_form(attempt, "in-progress", ErrorCode="11200", **fields), callback_path(attempt.token) + FALLBACK
     signed = str(RequestValidator(PRIMARY).compute_signature(f"{PUBLIC_URL}{path}", dict(form)))
     hear.store([hear.genuine(attempt.token, path, form, signed, is_fallback=True)])
 
@@ -229,7 +236,9 @@ def test_status_callback_is_no_fallback(tenant: Tenant, hear: Hear) -> None:
     assert mine.token is not None
     form = a_form(mine, "in-progress")
     with pytest.raises(NotACallback):
-        hear.genuine(mine.token, fallback_path(mine.token), form, signature(mine.token, form), is_fallback=True)
+        hear.genuine(
+            mine.token, callback_path(mine.token) + FALLBACK, form, signature(mine.token, form), is_fallback=True
+        )
     marked = [*form, ("duecall-fallback", "true")]
     with pytest.raises(NotACallback):
         hear.genuine(mine.token, callback_path(mine.token), marked, signature(mine.token, marked))

@@ -500,34 +500,44 @@ def test_polled_failure_waits_for_a_stored_callback(
 
 
 @pytest.mark.parametrize(
-    ("error_codes", "reason", "is_lost"),
+    ("error_codes", "reason", "is_lost", "is_retried"),
     [
-        pytest.param([21211], Reason.INVALID_NUMBER, False, id="the number"),
-        pytest.param([13224], Reason.UNREACHABLE, False, id="the number or an outage"),
-        pytest.param([32017], Reason.BLOCKED_BY_NETWORK, False, id="the caller id"),
-        pytest.param([32017, 13224], Reason.BLOCKED_BY_NETWORK, False, id="the caller id first"),
-        pytest.param([32016], Reason.CARRIER_ERROR, False, id="no route answered"),
-        pytest.param([22001], Reason.CARRIER_ERROR, False, id="timed out"),
-        pytest.param([10004], Reason.CARRIER_ERROR, False, id="too many calls at once"),
-        pytest.param([86008], Reason.CARRIER_ERROR, False, id="too many calls at once, newer code"),
-        pytest.param([13212], Reason.CARRIER_ERROR, True, id="a verb of the instructions"),
-        pytest.param([11200], Reason.CARRIER_ERROR, True, id="a callback or the instructions"),
-        pytest.param([13227], Reason.CARRIER_ERROR, False, id="our account"),
-        pytest.param([], Reason.CARRIER_ERROR, True, id="nothing"),
+        pytest.param([21211], Reason.INVALID_NUMBER, False, False, id="the number"),
+        pytest.param([13224], Reason.UNREACHABLE, False, True, id="the number or an outage"),
+        pytest.param([32017], Reason.BLOCKED_BY_NETWORK, False, False, id="the caller id"),
+        pytest.param([32017, 13224, 32016], Reason.BLOCKED_BY_NETWORK, False, False, id="the caller id first"),
+        pytest.param([32016], Reason.CARRIER_ERROR, False, True, id="no route answered"),
+        pytest.param([22001], Reason.CARRIER_ERROR, False, True, id="timed out"),
+        pytest.param([10004], Reason.CARRIER_ERROR, False, True, id="too many calls at once"),
+        pytest.param([86008], Reason.CARRIER_ERROR, False, True, id="too many calls at once, newer code"),
+        pytest.param([13227], Reason.CARRIER_ERROR, False, True, id="our account"),
+        pytest.param([21216], Reason.CARRIER_ERROR, False, True, id="a block of the number"),
+        pytest.param([13212], Reason.CARRIER_ERROR, True, False, id="a verb of the instructions"),
+        pytest.param([11200, 11205, 11210, 12100, 12300], Reason.CARRIER_ERROR, True, False, id="the instructions"),
+        pytest.param([], Reason.CARRIER_ERROR, True, False, id="nothing"),
     ],
 )
 def test_cause_of_a_failure_is_polled(
-    tenant: Tenant, calls: Calls, settle: Settle, now: TestClock, error_codes: list[int], reason: Reason, is_lost: bool
+    retrying: Tenant,
+    calls: Calls,
+    settle: Settle,
+    now: TestClock,
+    error_codes: list[int],
+    reason: Reason,
+    is_lost: bool,
+    is_retried: bool,
 ) -> None:
-    named, listed = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
+    named, listed = a_claimed_attempt(retrying), a_claimed_attempt(retrying)
     calls.ring_and_record(named, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
     calls.ring(listed, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
     wait_until(lambda: all(each["ended_at"] for each in calls.carrier.rings()[-2:]), says="both are over")
-    now.move(tenant.policy.lease)
+    now.move(retrying.policy.lease)
     settle.round()
     for mine in (named, listed):
-        ended = tenant.attempt(mine.id)
+        ended = retrying.attempt(mine.id)
         assert (ended.reason, ended.cause_is_lost) == (reason, is_lost)
+        status = InterviewStatus.SCHEDULED if is_retried else InterviewStatus.FAILED
+        assert (len(retrying.attempts(mine.interview_id)), retrying.interview_status(mine)) == (1 + is_retried, status)
 
 
 class Interrupted:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 import requests
@@ -17,16 +16,15 @@ from tests.architecture.guards import guards
 from tests.conftest import TestClock, wait_until
 from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, an_unknown_attempt
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier
-from tests.use_cases.conftest import Calls, answering_by_path, settle_at
-from tests.use_cases.test_hear import a_form, deliver
+from tests.use_cases.conftest import Calls, answering_by_path, reads_notifications, settle_at
+from tests.use_cases.test_hear import a_form, apply_callback
 
 A_LONG_TALK = str(int(Policy().short_call.total_seconds()))
 
 
 @pytest.fixture
 def reading(tenant: Tenant) -> Tenant:
-    """The tenant, with times by which the notifications of short calls are read."""
-    return replace(tenant, policy=Policy())
+    return reads_notifications(tenant)
 
 
 @contextmanager
@@ -52,12 +50,7 @@ def an_ended_call(reading: Tenant, calls: Calls, **plan: object) -> Attempt:
 
 
 def report_the_end(reading: Tenant, hear: Hear, hints: RecordingHints, mine: Attempt, duration: str) -> Attempt:
-    hints.rung.clear()
-    deliver(hear, mine, a_form(mine, "completed", CallDuration=duration))
-    heard = Hear(reading.context, hints, hear._callbacks)
-    for event_id in hints.ids(tasks.HEAR):
-        heard.event(event_id)
-    return reading.attempt(mine.id)
+    return apply_callback(reading, hear, hints, mine, a_form(mine, "completed", CallDuration=duration))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from scheduler.domain.command import (
     DeleteAttempt,
     DeleteInterview,
     InvokeAttempt,
-    Request,
     RescheduleAttempt,
     UpdateInterview,
 )
@@ -44,7 +43,7 @@ from tests.support.builders import (
     a_placed_attempt,
     an_attempt_of_unknown_outcome,
 )
-from tests.use_cases.conftest import IN_PROGRESS, Perform, an_ended_attempt, finish, is_claimed, see_leg
+from tests.use_cases.conftest import IN_PROGRESS, Perform, an_ended_attempt, finish, is_claimed, performing, see_leg
 
 TOMORROW = "2026-04-03T09:00:00+02:00"
 """Nine in the morning in Bratislava, the day after the tests' noon."""
@@ -52,15 +51,8 @@ A_DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def do(tenant: Tenant, accept: Perform, apply: Apply, submit: Submit) -> Perform:
-    """Accepted, and applied by a worker; the command with its answer."""
-
-    def done(request: Request) -> Command:
-        command = accept(request)
-        apply.command(command.id)
-        return submit.find(tenant.principal, str(command.id))
-
-    return done
+def do(tenant: Tenant, apply: Apply, submit: Submit) -> Perform:
+    return performing(tenant, submit, apply)
 
 
 def answer_of(command: Command) -> Answer:

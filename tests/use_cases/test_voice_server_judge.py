@@ -226,39 +226,40 @@ def test_calls_resume_after_a_probe_and_a_trial(
     assert is_claimed(other, a_pending_attempt(other))
 
 
-def test_calls_wait_while_the_trial_rings(
-    tenant: Tenant, other: Tenant, now: TestClock, fail: Fail, judge: VoiceServerJudge
-) -> None:
+@pytest.fixture
+def on_trial(tenant: Tenant, other: Tenant, now: TestClock, fail: Fail, judge: VoiceServerJudge) -> VoiceServerJudge:
+    """Open the breaker and let the voice server answer a probe."""
     for each in (tenant, other):
         fail(each)
     now.move(BACK_OFF[0])
     judge.run()
+    assert breaker_of(tenant).is_on_trial
+    return judge
+
+
+def test_calls_wait_while_the_trial_rings(tenant: Tenant, now: TestClock, on_trial: VoiceServerJudge) -> None:
     trial = placed(tenant)
     for _ in range(2):
         now.move(voice_server.TRIAL_LASTS)
-        judge.run()
+        on_trial.run()
         assert breaker_of(tenant).is_down
     tenant.take(trial, Ended(reason=Reason.BUSY, ended_at=now()))
     now.move(BACK_OFF[0])
-    judge.run()
+    on_trial.run()
     assert breaker_of(tenant).is_on_trial, "it was not answered, so another call is tried"
     conversation = placed(tenant)
     tenant.take(conversation, Ended(reason=Reason.ANSWERED, ended_at=now(), duration=A_SECOND))
     now.move(voice_server.TRIAL_LASTS)
-    judge.run()
+    on_trial.run()
     assert breaker_of(tenant) == Breaker()
 
 
 def test_trial_without_news_does_not_keep_calls_waiting(
-    tenant: Tenant, other: Tenant, now: TestClock, fail: Fail, judge: VoiceServerJudge
+    tenant: Tenant, now: TestClock, on_trial: VoiceServerJudge
 ) -> None:
-    for each in (tenant, other):
-        fail(each)
-    now.move(BACK_OFF[0])
-    judge.run()
     placed(tenant)
     now.move(tenant.policy.room + A_SECOND)
-    judge.run()
+    on_trial.run()
     assert breaker_of(tenant) == Breaker()
 
 
@@ -277,17 +278,6 @@ def test_failed_trial_keeps_the_calls_waiting(
     assert breaker_of(tenant) == waits, "it was placed before the breaker opened"
     fail(tenant, trial)
     assert (breaker_of(tenant).trials, breaker_of(tenant).down_until) == (1, now() + BACK_OFF[1])
-
-
-@pytest.fixture
-def on_trial(tenant: Tenant, other: Tenant, now: TestClock, fail: Fail, judge: VoiceServerJudge) -> VoiceServerJudge:
-    """Open the breaker and let the voice server answer a probe."""
-    for each in (tenant, other):
-        fail(each)
-    now.move(BACK_OFF[0])
-    judge.run()
-    assert breaker_of(tenant).is_on_trial
-    return judge
 
 
 @guards("one_trial")

@@ -62,7 +62,7 @@ class Sender:
             claim = each if each.send_at == at else replace(each, send_at=at)
             # Claimed calls are sent within a second. A longer wait comes from a clock that was set back.
             look_at = instant + min(wait, SEND_SPAN).total_seconds()
-            if monotonic() >= claim.send_by:
+            if monotonic() >= claim.send_by:  # guard: late_claim
                 self._room.fell_behind()
                 self._recorder.add(claim.attempt, Withheld(cause="TOO_SLOW"))
                 continue
@@ -208,7 +208,7 @@ class Permit:
 
     async def _looks_again(self) -> bool:
         left_s = self._claim.send_by - monotonic()
-        if left_s <= 0:
+        if left_s <= 0:  # guard: send_by
             self.is_too_late = True
             return False
         try:

@@ -14,7 +14,7 @@ For operators, by `duecall` and in the console, which has reads of its own in `c
 
 By the clock:
 
-    counts               adds counters and histograms to their totals
+    counts               adds counters and histograms to their totals, and raises alarms about caller ids
     erase                deletes companies, the interviews of erased people, and rows whose retention has ended
     number_events        gives partners' events their places in the order, and reports refusals that no request returned
     stale_times          recomputes due times after changed settings or zone data, and bounds impossible times

@@ -1,4 +1,4 @@
-"""Counts: all numbers of `/metrics` and of the status of an installation, and tallies."""
+"""Counts: all numbers of `/metrics` and of the status of an installation, tallies, and the counts of caller ids."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,36 +84,28 @@ class CallerReputation:
         blocked = _changed_day_of_each([each for each in numbers if not each.is_reported], unreported)
         rare = _rarely_answered(stores, changed)
         if blocked:  # guard: caller_reputation
-            self._report_blocked(stores, blocked)
+            text = "caller_id_blocked: networks blocked several calls from a caller id on one day"
+            self._raise(stores, {day: day.blocked for day in blocked}, text, alarm="CALLER_REPUTATION")
         if rare:
-            self._report_rare(stores, rare)
+            text = "caller_id_rarely_answered: a caller id is answered less than half as often as usual"
+            self._raise(stores, {day: day.calls for day in rare}, text, alarm="CALLER_RARELY_ANSWERED")
             stores.caller_days.note_rates(rare)
         if numbers:
             # Also for the other companies: the alarm is not raised again when the company that it names is deleted.
             stores.caller_days.note_blocked(numbers)  # guard: reported_caller
 
-    def _report_blocked(self, stores: Stores, days: Sequence[CallerDay]) -> None:
-        raise_each_in(stores, "CALLER_REPUTATION", stores.instant(self._now), _subjects(days))
-        for day in days:
+    def _raise(self, stores: Stores, counts: Mapping[CallerDay, int], text: str, *, alarm: str) -> None:
+        """Store the alarm for the caller id of each day, and log it with the count of the day."""
+        subjects = [{"company_id": day.company_id, "phone_number_id": day.phone_number_id} for day in counts]
+        raise_each_in(stores, alarm, stores.instant(self._now), subjects)
+        for day, count in counts.items():
             _log.error(
-                "caller_id_blocked: networks blocked several calls from a caller id on one day",
-                alarm="CALLER_REPUTATION",
+                text,
+                alarm=alarm,
                 is_stored=True,
                 company_id=str(day.company_id),
                 phone_number_id=str(day.phone_number_id),
-                count=day.blocked,
-            )
-
-    def _report_rare(self, stores: Stores, days: Sequence[CallerDay]) -> None:
-        raise_each_in(stores, "CALLER_RARELY_ANSWERED", stores.instant(self._now), _subjects(days))
-        for day in days:
-            _log.error(
-                "caller_id_rarely_answered: a caller id is answered less than half as often as usual",
-                alarm="CALLER_RARELY_ANSWERED",
-                is_stored=True,
-                company_id=str(day.company_id),
-                phone_number_id=str(day.phone_number_id),
-                count=day.calls,
+                count=count,
             )
 
     def numbers_of(self, company_id: UUID, day: date | None = None) -> Sequence[CallerNumber]:
@@ -138,10 +130,6 @@ def _rarely_answered(stores: Stores, changed: Iterable[CallerDay]) -> Sequence[C
         day: reputation.usual_answer_rate(stores.caller_days.of_day(day)) for day in {each.day for each in compared}
     }
     return [each for each in compared if reputation.is_rarely_answered(each, usual[each.day])]
-
-
-def _subjects(days: Iterable[CallerDay]) -> list[dict[str, UUID]]:
-    return [{"company_id": each.company_id, "phone_number_id": each.phone_number_id} for each in days]
 
 
 # --- Counts: the numbers of `/metrics`, in one transaction, and those of the status of an installation

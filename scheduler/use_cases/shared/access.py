@@ -100,7 +100,7 @@ def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
     attempt = stores.attempts.lock_open(interview_id)
     if attempt is not None and attempt.state is AttemptState.IN_PROGRESS:
         return attempt
-    return stores.attempts.lock_live_leg(interview_id)
+    return stores.attempts.lock_unfinished(interview_id)
 
 
 # --- Idempotency: the first command with a key, for every request that repeats it

@@ -75,10 +75,9 @@ class _Change:
     def lost_its_cause(self) -> bool:
         return self.attempt.cause_is_lost and not self.before.cause_is_lost
 
-    def lost_instructions(self) -> bool:
+    def got_no_instructions(self) -> bool:
         """Return True if it became known that the call got no instructions."""
-        failed = self.attempt.instructions_failed or self.attempt.reason is Reason.INSTRUCTIONS_FAILED
-        return failed and not self.before.instructions_failed
+        return self.attempt.instructions_failed and not self.before.instructions_failed
 
     def is_named_late(self) -> bool:
         """Return True if the carrier has named a call that is in progress."""
@@ -104,7 +103,7 @@ class _Change:
     def is_answered(self) -> bool:
         return self.attempt.reason is Reason.ANSWERED and self.before.reason is not Reason.ANSWERED
 
-    def has_just_been_answered(self) -> bool:
+    def has_just_ended_answered(self) -> bool:
         return self._has(events.Ended) and self.is_answered()
 
     def is_reported(self) -> bool:
@@ -242,7 +241,7 @@ class Effects:
         is_second = retries.is_second_unreachable(change.attempt, change.batch.chain_of(change.attempt))
         return replace(event, reason=Reason.INVALID_NUMBER) if is_second else event
 
-    def _note_lost_instructions(self, change: _Change) -> None:
+    def _note_without_instructions(self, change: _Change) -> None:
         change.batch.without_instructions.append(change.attempt)
 
     def _report_lost_cause(self, change: _Change) -> None:
@@ -371,7 +370,7 @@ class Effects:
 
         It waits for the report of an answered call, if the company can report outcomes.
         """
-        if self._is_awaited(change):
+        if self._await_report(change):
             return
         interview, attempt = change.interview, change.attempt
         has_ended = not is_over(change.before) and all(
@@ -387,9 +386,9 @@ class Effects:
         if status is not interview.status:
             change.batch.set_status(interview, status, change.now, attempt)
 
-    def _is_awaited(self, change: _Change) -> bool:
+    def _await_report(self, change: _Change) -> bool:
         """Wait for the report of an answered call that has just ended. Return True if its outcome is awaited."""
-        if not change.has_just_been_answered():
+        if not change.has_just_ended_answered():
             return False
         if not report_order.may_be_reported(change.batch, change.attempt, change.now):
             return False
@@ -398,7 +397,7 @@ class Effects:
 
     _EFFECTS = (
         (_Change.lost_its_cause, _report_lost_cause),
-        (_Change.lost_instructions, _note_lost_instructions),
+        (_Change.got_no_instructions, _note_without_instructions),
         (_Change.is_named_late, _end_for_deleted_company),  # guard: company_gone
         (_Change.left_its_line, _free_line),
         (_Change.ended_again, _start_gap),

@@ -59,7 +59,8 @@ class Followers:
         A newer call of the interview knows better what the person wants. A client or an operator may have decided that
         no call follows. A call that was found after the decision does not change that.
         """
-        if not conversations.is_proven_in_time(proven, now):  # guard: named_time_over
+        callee = callee_from(batch.callee_of(proven.interview_id))
+        if not conversations.is_proven_in_time(proven, callee, now):  # guard: named_time_over
             return False
         with batch.stores.connection.beside():
             stored = batch.stores.attempts.find_of_interview(proven.interview_id)

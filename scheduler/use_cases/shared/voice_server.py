@@ -59,8 +59,7 @@ class VoiceServerJudge:
         if not voice_server.opens(failures, companies, answers=False):
             return
         # Outside the transaction. Failures of two companies need no answer.
-        answers = None if voice_server.opens(failures, companies, answers=True) else self._answers()
-        if not voice_server.opens(failures, companies, answers=answers):
+        if not voice_server.opens(failures, companies, answers=True) and self._answers() is not False:
             return
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
@@ -75,9 +74,10 @@ class VoiceServerJudge:
 
         Raises DatabaseAway, LockTaken.
         """
-        before = self._begin()
-        if before is None:
+        begun = self._begin()
+        if begun is None:
             return
+        before, probed = begun
         if self._server is not None:
             try:
                 if not self._server.answers():
@@ -88,12 +88,12 @@ class VoiceServerJudge:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             account = stores.carrier_accounts.lock(self._account_id)
-            if account.breaker != before[1]:
+            if account.breaker != probed:
                 return  # a newer probe, or a call
-            trial = self._trial(stores, before[0], now)
+            trial = self._trial(stores, before, now)
             if trial is not None and trial.is_open:
                 return  # the next probe asks again
-            judged = voice_server.after_probe(before[0], now, trial)
+            judged = voice_server.after_probe(before, now, trial)
             stores.carrier_accounts.set_breaker(account.id, judged, now)
             stores.notify_due()
         if judged.down_until is None:

@@ -1,13 +1,12 @@
 """Refusals that were accepted (202) and are not applied yet: no other interview of the company calls their number."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome
-from scheduler.domain.command import Command, DeleteInterview, ReportOutcome
+from scheduler.domain.command import Command, DeleteInterview
 from scheduler.domain.explanation import Rule
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
@@ -19,37 +18,13 @@ from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant, a_number, a_pending_attempt, a_placed_attempt
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import Perform, answered, end
-from tests.use_cases.conversations.conftest import FINISHED, code
+from tests.use_cases.conversations.conftest import FINISHED, OPTED_OUT, WRONG_PERSON, Reports, may_ring
 from tests.use_cases.test_hear import a_form, deliver, hear_stored
-
-WRONG_PERSON, OPTED_OUT = ConversationOutcome.WRONG_PERSON, ConversationOutcome.OPTED_OUT
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backlog:
-    """Accepts reports, and applies each later."""
-
-    tenant: Tenant
-    submit: Submit
-    apply: Apply
-
-    def accept(self, attempt: Attempt, outcome: ConversationOutcome) -> Command:
-        request = ReportOutcome(interview_id=attempt.interview_id, attempt_id=attempt.id, outcome=outcome)
-        return self.submit.command(
-            self.tenant.principal, None, request, idempotency_key=None, request_hash=b"hash"
-        ).command
-
-    def refusal_code(self, command: Command) -> str | None:
-        """Apply the command, and return the code of its refusal."""
-        self.apply.command(command.id)
-        answer = self.submit.find(self.tenant.principal, str(command.id)).answer
-        assert answer is not None
-        return code(answer.refusal)
 
 
 @pytest.fixture
-def backlog(voice: Tenant, submit: Submit, apply: Apply) -> Backlog:
-    return Backlog(tenant=voice, submit=submit, apply=apply)
+def backlog(voice: Tenant, submit: Submit, apply: Apply) -> Reports:
+    return Reports(tenant=voice, submit=submit, apply=apply)
 
 
 @pytest.fixture
@@ -65,11 +40,6 @@ def attempt(voice: Tenant, number: str, now: TestClock) -> Attempt:
     return attempt
 
 
-def may_ring(tenant: Tenant, attempt: Attempt) -> bool:
-    [claim] = tenant.dial.claim([attempt.id]).claimed
-    return tenant.dial.last_look(claim.attempt) is not None
-
-
 def hash_in_inbox(tenant: Tenant, command: Command) -> bytes | None:
     [[found]] = tenant.ask("SELECT number_hash FROM inbox WHERE id = :id", id=command.id)
     return None if found is None else bytes(found)
@@ -78,7 +48,7 @@ def hash_in_inbox(tenant: Tenant, command: Command) -> bytes | None:
 @guards("accepted_refusal")
 @pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
 def test_accepted_refusal_stops_other_interviews_of_the_number(
-    voice: Tenant, backlog: Backlog, explain: Explain, attempt: Attempt, number: str, outcome: ConversationOutcome
+    voice: Tenant, backlog: Reports, explain: Explain, attempt: Attempt, number: str, outcome: ConversationOutcome
 ) -> None:
     other = a_pending_attempt(voice, number)
     command = backlog.accept(attempt, outcome)
@@ -95,7 +65,7 @@ def test_accepted_refusal_stops_other_interviews_of_the_number(
 
 @pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
 def test_accepted_refusal_in_a_deleted_interview_stops_others(
-    voice: Tenant, backlog: Backlog, perform: Perform, attempt: Attempt, number: str, outcome: ConversationOutcome
+    voice: Tenant, backlog: Reports, perform: Perform, attempt: Attempt, number: str, outcome: ConversationOutcome
 ) -> None:
     assert perform(DeleteInterview(interview_id=attempt.interview_id)).answer
     backlog.accept(attempt, outcome)
@@ -104,7 +74,7 @@ def test_accepted_refusal_in_a_deleted_interview_stops_others(
 
 @guards("own_refusals")
 def test_accepted_refusal_stops_no_other_number_or_company(
-    voice: Tenant, backlog: Backlog, attempt: Attempt, number: str, other: Tenant
+    voice: Tenant, backlog: Reports, attempt: Attempt, number: str, other: Tenant
 ) -> None:
     backlog.accept(attempt, OPTED_OUT)
     assert may_ring(voice, a_pending_attempt(voice))
@@ -112,7 +82,7 @@ def test_accepted_refusal_stops_no_other_number_or_company(
 
 
 def test_accepted_report_that_refuses_no_number_stops_nothing(
-    voice: Tenant, backlog: Backlog, attempt: Attempt, number: str
+    voice: Tenant, backlog: Reports, attempt: Attempt, number: str
 ) -> None:
     assert hash_in_inbox(voice, backlog.accept(attempt, FINISHED)) is None
     assert may_ring(voice, a_pending_attempt(voice, number))
@@ -120,14 +90,14 @@ def test_accepted_report_that_refuses_no_number_stops_nothing(
 
 @guards("callback_first")
 def test_opt_out_of_a_call_whose_answer_is_stored_is_applied(
-    voice: Tenant, backlog: Backlog, hear: Hear, hints: RecordingHints, number: str, now: TestClock
+    voice: Tenant, backlog: Reports, hear: Hear, hints: RecordingHints, number: str, now: TestClock
 ) -> None:
     """The worker of the commands is quicker than that of the callbacks."""
     attempt = a_placed_attempt(voice, number)
     hints.rung.clear()
     deliver(hear, attempt, a_form(attempt, "in-progress"))
     command = backlog.accept(attempt, OPTED_OUT)
-    backlog.apply.command(command.id)
+    assert backlog.waits(command)
     deliver(hear, attempt, a_form(attempt, "completed", CallDuration="30"))
     hear_stored(hear, hints)
     assert backlog.refusal_code(command) is None
@@ -136,7 +106,7 @@ def test_opt_out_of_a_call_whose_answer_is_stored_is_applied(
 
 
 def test_refusal_that_is_not_applied_stops_nothing_longer(
-    voice: Tenant, backlog: Backlog, number: str, now: TestClock
+    voice: Tenant, backlog: Reports, number: str, now: TestClock
 ) -> None:
     """Its call was not answered, so the report is refused once a worker applies it."""
     command = backlog.accept(a_placed_attempt(voice, number), OPTED_OUT)
@@ -152,7 +122,7 @@ def test_refusal_that_is_not_applied_stops_nothing_longer(
 
 @guards("refusal_recheck")
 def test_refusal_in_quarantine_holds_its_number_until_dropped(
-    voice: Tenant, backlog: Backlog, attempt: Attempt, number: str, now: TestClock
+    voice: Tenant, backlog: Reports, attempt: Attempt, number: str, now: TestClock
 ) -> None:
     """It is looked at again ever less often, at least every ten minutes: each look writes a history."""
     other = a_pending_attempt(voice, number)
@@ -172,7 +142,7 @@ def test_refusal_in_quarantine_holds_its_number_until_dropped(
 
 
 def test_refusal_retried_from_quarantine_stops_the_number(
-    voice: Tenant, backlog: Backlog, attempt: Attempt, number: str, now: TestClock
+    voice: Tenant, backlog: Reports, attempt: Attempt, number: str, now: TestClock
 ) -> None:
     command = backlog.accept(attempt, OPTED_OUT)
     in_quarantine(voice, command.id)
@@ -191,7 +161,7 @@ def in_quarantine(tenant: Tenant, command_id: UUID) -> None:
     )
 
 
-def test_refusal_is_accepted_in_the_statements_of_any_report(voice: Tenant, backlog: Backlog, attempt: Attempt) -> None:
+def test_refusal_is_accepted_in_the_statements_of_any_report(voice: Tenant, backlog: Reports, attempt: Attempt) -> None:
     counts = []
     for outcome in (FINISHED, OPTED_OUT):
         with statements_of(voice.database) as sent:

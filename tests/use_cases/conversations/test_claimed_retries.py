@@ -6,8 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Ended, Reason
-from scheduler.domain.command import InvokeAttempt
+from scheduler.domain.attempt import Attempt, AttemptState, Ended, Reason
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import MAX_CLOCK_SKEW
 from scheduler.use_cases.apply import Apply
@@ -16,23 +15,29 @@ from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import ApiWriter, Reach, RecordingHints, Tenant, a_claimed_attempt, a_number
 from tests.support.statements import statements_of
-from tests.use_cases.conftest import PAUSED, Perform, candidate_of
-from tests.use_cases.conversations.conftest import follower, performing, report
-from tests.use_cases.conversations.test_refused_numbers import after_a_verdict, after_failed_instructions
+from tests.use_cases.conftest import PAUSED, Perform, candidate_of, claimed, performing
+from tests.use_cases.conversations.conftest import (
+    OPTED_OUT,
+    WRONG_PERSON,
+    after_a_verdict,
+    after_failed_instructions,
+    follower,
+    invoked,
+    pending_of,
+    report,
+)
 
-WRONG_PERSON, OPTED_OUT = ConversationOutcome.WRONG_PERSON, ConversationOutcome.OPTED_OUT
 
-
-def claimed(tenant: Tenant, now: TestClock, attempt: Attempt) -> Attempt:
+def claimed_when_due(tenant: Tenant, now: TestClock, attempt: Attempt) -> Attempt:
     now.move(max(attempt.due_at - now(), timedelta()) + timedelta(seconds=1))
-    [claim] = tenant.dial.claim([attempt.id]).claimed
-    return claim.attempt
+    [claim] = claimed(tenant, attempt)
+    return claim
 
 
 def claimed_retry(tenant: Tenant, now: TestClock, attempt: Attempt) -> Attempt:
     retry = follower(tenant, attempt)
     assert retry is not None
-    return claimed(tenant, now, retry)
+    return claimed_when_due(tenant, now, retry)
 
 
 def corrects_number(tenant: Tenant, hints: RecordingHints, attempt: Attempt) -> None:
@@ -42,12 +47,12 @@ def corrects_number(tenant: Tenant, hints: RecordingHints, attempt: Attempt) -> 
     writer.recompute()
 
 
-def may_ring(tenant: Tenant, now: TestClock, attempt: Attempt) -> bool:
+def may_ring_when_due(tenant: Tenant, now: TestClock, attempt: Attempt) -> bool:
     """Claim the attempt once it is due, and look a last time. It is not placed."""
     pending = tenant.attempt(attempt.id)
     if pending.state is not AttemptState.PENDING:
         return False
-    return tenant.dial.last_look(claimed(tenant, now, pending)) is not None
+    return tenant.dial.last_look(claimed_when_due(tenant, now, pending)) is not None
 
 
 # ---- ways back to PENDING
@@ -92,10 +97,37 @@ def test_claimed_retry_of_an_opt_out_rings_at_no_number(
     put_back(voice, retry)
     if not moves_first:
         corrects_number(voice, hints, attempt)
-    assert not may_ring(voice, now, retry)
+    assert not may_ring_when_due(voice, now, retry)
     ended = voice.attempt(retry.id)
     assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.REPLACED)
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
+
+
+@guards("look_opted_out")
+@pytest.mark.parametrize("situation", [after_a_verdict, after_failed_instructions])
+def test_last_look_stops_an_opted_out_retry_at_another_number(
+    voice: Tenant, perform: Perform, now: TestClock, hints: RecordingHints, situation: Callable[[Tenant], Attempt]
+) -> None:
+    """The client has corrected the number before the claim."""
+    attempt = situation(voice)
+    corrects_number(voice, hints, attempt)
+    retry = claimed_retry(voice, now, attempt)
+    assert retry.number_hash != attempt.number_hash
+    assert report(perform, attempt, OPTED_OUT) is None
+    by_the_last_look(voice, retry)
+    ended = voice.attempt(retry.id)
+    assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.REPLACED)
+    assert voice.interview_status(attempt) is InterviewStatus.FAILED
+
+
+def test_call_invoked_after_an_opt_out_may_ring_another_number(
+    voice: Tenant, perform: Perform, now: TestClock, hints: RecordingHints
+) -> None:
+    attempt = after_a_verdict(voice)
+    assert report(perform, attempt, OPTED_OUT) is None
+    corrects_number(voice, hints, attempt)
+    now.move(timedelta(minutes=11))
+    assert may_ring_when_due(voice, now, invoked(voice, perform, attempt))
 
 
 @pytest.mark.parametrize("put_back", [by_the_last_look, by_a_pause, unsent])
@@ -111,7 +143,7 @@ def test_claimed_retry_after_wrong_person_calls_another_number(
     assert report(perform, attempt, WRONG_PERSON) is None
     put_back(voice, retry)
     corrects_number(voice, hints, attempt)
-    assert may_ring(voice, now, retry)
+    assert may_ring_when_due(voice, now, retry)
 
 
 def test_call_invoked_after_an_opt_out_returns_and_rings(
@@ -121,12 +153,11 @@ def test_call_invoked_after_an_opt_out_returns_and_rings(
     attempt = after_a_verdict(voice)
     assert report(perform, attempt, OPTED_OUT) is None
     now.move(timedelta(minutes=11))
-    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer
-    [invoked] = [each for each in voice.attempts(attempt.interview_id) if each.state is AttemptState.PENDING]
-    by_the_last_look(voice, claimed(voice, now, invoked))
-    assert voice.attempt(invoked.id).state is AttemptState.PENDING
+    pending = invoked(voice, perform, attempt)
+    by_the_last_look(voice, claimed_when_due(voice, now, pending))
+    assert voice.attempt(pending.id).state is AttemptState.PENDING
     corrects_number(voice, hints, attempt)
-    assert may_ring(voice, now, invoked)
+    assert may_ring_when_due(voice, now, pending)
 
 
 @guards("returned_refused")
@@ -135,13 +166,12 @@ def test_call_invoked_before_an_opt_out_returns_and_ends(
 ) -> None:
     attempt = after_a_verdict(voice)
     now.move(timedelta(minutes=11))
-    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer
-    [invoked] = [each for each in voice.attempts(attempt.interview_id) if each.state is AttemptState.PENDING]
-    claim = claimed(voice, now, invoked)
+    pending = invoked(voice, perform, attempt)
+    claim = claimed_when_due(voice, now, pending)
     assert report(perform, attempt, OPTED_OUT) is None
     by_the_last_look(voice, claim)
     corrects_number(voice, hints, attempt)
-    assert not may_ring(voice, now, invoked)
+    assert not may_ring_when_due(voice, now, pending)
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
 
 
@@ -163,19 +193,18 @@ def test_opt_out_dated_by_a_clock_behind_ends_an_invoked_chain(
     """It is reported while the invoked call rings, or is claimed. Its time is before that of the invoke."""
     attempt = after_a_verdict(voice)
     now.move(timedelta(minutes=11))
-    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer
-    [invoked] = [each for each in voice.attempts(attempt.interview_id) if each.state is AttemptState.PENDING]
-    [claim] = voice.dial.claim([invoked.id]).claimed
+    pending = invoked(voice, perform, attempt)
+    [claim] = claimed(voice, pending)
     now.move(timedelta(seconds=1))
     assert report(perform_behind, attempt, OPTED_OUT) is None
     [[reported_at]] = voice.ask("SELECT outcome_at FROM attempts WHERE id = :id", id=attempt.id)
-    assert reported_at < invoked.created_at
+    assert reported_at < pending.created_at
     if returns:
-        unsent(voice, claim.attempt)
+        unsent(voice, claim)
     corrects_number(voice, hints, attempt)
     if not returns:
-        voice.take(claim.attempt, Ended(reason=Reason.NO_ANSWER, ended_at=now()))
-    assert all(each.state is not AttemptState.PENDING for each in voice.attempts(attempt.interview_id))
+        voice.take(claim, Ended(reason=Reason.NO_ANSWER, ended_at=now()))
+    assert pending_of(voice, attempt) == []
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
 
 

@@ -5,9 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, ConversationOutcome, Ended, LegSeen, Progressed, Reason
-from scheduler.domain.call import CallProgress
-from scheduler.domain.command import DeleteAttempt, DeleteInterview, ReportOutcome
+from scheduler.domain.attempt import Attempt, ConversationOutcome
+from scheduler.domain.command import DeleteAttempt, DeleteInterview
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import NotFound
 from scheduler.use_cases.explain import Explain
@@ -21,14 +20,25 @@ from tests.support.builders import (
     a_number,
     a_pending_attempt,
     a_placed_attempt,
-    a_sid,
+    a_voice_key,
     an_attempt_of_unknown_outcome,
 )
-from tests.use_cases.conftest import Perform, a_voice_key, answered, candidate_of, end
-from tests.use_cases.conversations.conftest import FINISHED, SCREENED, code, report
+from tests.use_cases.conftest import Perform, accepting, an_ended_attempt, answered, candidate_of, end
+from tests.use_cases.conversations.conftest import (
+    CALL_BACK,
+    FINISHED,
+    OPTED_OUT,
+    SCREENED,
+    WRONG_PERSON,
+    code,
+    found_late,
+    may_ring,
+    refusal_of,
+    report,
+    reporting,
+)
 
-WRONG_PERSON, OPTED_OUT = ConversationOutcome.WRONG_PERSON, ConversationOutcome.OPTED_OUT
-OTHERS = [each for each in ConversationOutcome if each not in {WRONG_PERSON, OPTED_OUT, ConversationOutcome.CALL_BACK}]
+OTHERS = [each for each in ConversationOutcome if each not in {WRONG_PERSON, OPTED_OUT, CALL_BACK}]
 
 
 def live_of_deleted_interview(tenant: Tenant, perform: Perform, number: str) -> Attempt:
@@ -43,9 +53,7 @@ def over_of_deleted_interview(tenant: Tenant, perform: Perform, number: str) -> 
 
 def deleted_while_live(tenant: Tenant, perform: Perform, number: str) -> Attempt:
     """A call that was found late may be deleted."""
-    lost = an_attempt_of_unknown_outcome(tenant, number)
-    attempt = tenant.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=tenant.now()))
-    return deleted(tenant, perform, attempt)
+    return deleted(tenant, perform, found_late(tenant, number))
 
 
 def deleted_after_its_end(tenant: Tenant, perform: Perform, number: str) -> Attempt:
@@ -53,20 +61,12 @@ def deleted_after_its_end(tenant: Tenant, perform: Perform, number: str) -> Atte
 
 
 def deleted(tenant: Tenant, perform: Perform, attempt: Attempt) -> Attempt:
-    answer = perform(DeleteAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id)).answer
-    assert answer is not None
-    assert answer.refusal is None
+    assert refusal_of(perform(DeleteAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id))) is None
     return tenant.attempt(attempt.id)
 
 
 DELETIONS = [live_of_deleted_interview, over_of_deleted_interview, deleted_while_live, deleted_after_its_end]
 Deletion = Callable[[Tenant, Perform, str], Attempt]
-
-
-def rings(tenant: Tenant, number: str) -> bool:
-    """Return whether another interview with this number is called two hours later."""
-    [claim] = tenant.dial.claim([a_pending_attempt(tenant, number).id]).claimed
-    return tenant.dial.last_look(claim.attempt) is not None
 
 
 @guards("refusal_of_deleted")
@@ -87,7 +87,7 @@ def test_opt_out_is_noted_after_a_deletion(
     assert (reported.outcome, reported.deleted_at) == (OPTED_OUT, attempt.deleted_at)
     assert voice.interview_status(attempt) in {status, InterviewStatus.CANCELLED}
     now.move(timedelta(hours=2))
-    assert not rings(voice, number)
+    assert not may_ring(voice, a_pending_attempt(voice, number))
 
 
 @pytest.mark.parametrize("deletion", DELETIONS)
@@ -122,10 +122,7 @@ def test_refusal_of_a_deleted_call_is_not_reported_by_others(
     attempt = deletion(voice, perform, a_number())
     with pytest.raises(NotFound):
         explain.reported_call(other.principal, attempt.token or "", refuses_number=True)
-    request = ReportOutcome(interview_id=attempt.interview_id, attempt_id=attempt.id, outcome=OPTED_OUT)
-    command = submit.command(other.principal, None, request, idempotency_key=None, request_hash=b"hash").command
-    assert command.answer is not None
-    assert code(command.answer.refusal) == "RESOURCE_NOT_FOUND"
+    assert code(refusal_of(accepting(other, submit)(reporting(attempt, OPTED_OUT)))) == "RESOURCE_NOT_FOUND"
     assert voice.attempt(attempt.id) == attempt
 
 
@@ -160,14 +157,14 @@ def test_person_stays_erased_after_a_late_refusal(
     assert voice.ask("SELECT * FROM candidates WHERE id = :id", id=candidate_of(voice, attempt)) == person
     assert voice.attempt(attempt.id).outcome_note is None
     now.move(timedelta(hours=2))
-    assert not rings(voice, number)
+    assert not may_ring(voice, a_pending_attempt(voice, number))
 
 
 def test_deleted_call_that_reached_no_person_refuses_no_number(voice: Tenant, perform: Perform) -> None:
     placed = a_placed_attempt(voice)
     perform(DeleteInterview(interview_id=placed.interview_id))
     assert code(report(perform, placed, OPTED_OUT)) == "CALL_NOT_ANSWERED"
-    busy = voice.take(a_placed_attempt(voice), Ended(reason=Reason.BUSY, ended_at=voice.now()))
+    busy = an_ended_attempt(voice)
     perform(DeleteInterview(interview_id=busy.interview_id))
     assert code(report(perform, busy, OPTED_OUT)) == "CALL_NOT_ANSWERED"
 
@@ -190,14 +187,13 @@ def test_token_is_valid_while_an_unheard_call_may_be_live(
 
 
 def test_known_end_starts_the_hour_of_the_token(voice: Tenant, explain: Explain, now: TestClock) -> None:
-    attempt = voice.take(a_placed_attempt(voice), Progressed(rank=CallProgress.ANSWERED))
-    attempt = end(voice, attempt)
+    attempt = end(voice, answered(voice))
     now.move(timedelta(minutes=61))
     with pytest.raises(NotFound):
         explain.conversation(voice.principal, attempt.token or "")
 
 
-def test_control_finished_call_is_reported_as_before(voice: Tenant, perform: Perform, explain: Explain) -> None:
+def test_report_of_a_call_that_is_not_deleted_is_accepted(voice: Tenant, perform: Perform, explain: Explain) -> None:
     attempt = answered(voice)
     assert explain.reported_call(voice.principal, attempt.token or "", refuses_number=False) == voice.attempt(
         attempt.id

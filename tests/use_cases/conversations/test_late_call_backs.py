@@ -1,53 +1,66 @@
 """Calls back whose calls are proven late: nothing that was decided in the meantime is overruled."""
 
-from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from scheduler.domain.attempt import Decided, Decision, LegSeen, Placed, ProofMissing, Reason
+from scheduler.domain.attempt import Decided, Decision, ProofMissing, Reason
 from scheduler.domain.call import CallProgress, CallStatus
 from scheduler.domain.command import (
     CancelAttempt,
     DecideOutcome,
     DeleteAttempt,
-    InvokeAttempt,
-    Refusal,
-    ReportOutcome,
-    Request,
 )
 from scheduler.domain.interview import InterviewStatus
-from scheduler.lifecycle.policy import Policy
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
-from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_sid, an_attempt_of_unknown_outcome
-from tests.use_cases.conftest import Perform, answered, apply_news, candidate_of, end
-from tests.use_cases.conversations.conftest import CALL_BACK, TOMORROW_AT_SIX, booked, follower, report
-from tests.use_cases.conversations.test_late_news import a_newer_call, lose_the_end, pending_times
+from tests.support.builders import (
+    ApiWriter,
+    Reach,
+    RecordingHints,
+    Tenant,
+    a_number,
+    an_attempt_of_unknown_outcome,
+)
+from tests.use_cases.conftest import (
+    Perform,
+    answered,
+    apply_news,
+    candidate_of,
+    end,
+    performing,
+    reads_notifications,
+    see_leg,
+)
+from tests.use_cases.conversations.conftest import (
+    CALL_BACK,
+    IN_UTC,
+    TOMORROW_AT_SIX,
+    a_newer_call,
+    answered_late,
+    booked,
+    follower,
+    found_late,
+    invoked,
+    lose_the_end,
+    pending_times,
+    placed,
+    refusal_of,
+    report,
+)
 from tests.use_cases.test_apply import a_wish
 from tests.use_cases.test_apply_batches import cancel, stored
 
 SHORT = timedelta(seconds=10)
 
 
-def reading(tenant: Tenant) -> Tenant:
-    """The tenant, with times by which the notifications of short calls are read."""
-    return replace(tenant, policy=Policy())
-
-
-def refusal_of_answer(perform: Perform, request: Request) -> Refusal | None:
-    answer = perform(request).answer
-    assert answer is not None
-    return answer.refusal
-
-
 @guards("decided_outcome")
 @pytest.mark.parametrize("decision", [Decision.RANG, Decision.LEFT])
-@pytest.mark.parametrize("first", ["ringing", "fallback", "in progress", "short"])
+@pytest.mark.parametrize("first", ["nothing", "ringing", "fallback", "in progress", "short"])
 def test_decision_that_no_call_follows_holds(voice: Tenant, perform: Perform, decision: Decision, first: str) -> None:
     """Whatever news precede the proof: they are late, or the operator did not know of the live call."""
     attempt = lose_the_end(voice, perform)
@@ -57,9 +70,9 @@ def test_decision_that_no_call_follows_holds(voice: Tenant, perform: Perform, de
             apply_news(voice, attempt, CallStatus.ANSWERED, instructions_failed=True)
         case "ringing" | "in progress":
             rank = CallProgress.RINGING if first == "ringing" else CallProgress.ANSWERED
-            voice.take(voice.attempt(attempt.id), LegSeen(call_sid=a_sid(), rank=rank, look_at=voice.now()))
+            see_leg(voice, voice.attempt(attempt.id), rank)
         case "short":
-            apply_news(reading(voice), attempt, CallStatus.COMPLETED, duration=SHORT)
+            apply_news(reads_notifications(voice), attempt, CallStatus.COMPLETED, duration=SHORT)
             assert voice.attempt(attempt.id).decision is decision
     end(voice, attempt)
     assert (voice.attempt(attempt.id).reason, booked(voice, attempt)) == (Reason.ANSWERED, 1)
@@ -72,13 +85,11 @@ def test_named_time_is_kept_after_a_wrong_decision(voice: Tenant, perform: Perfo
     command = DecideOutcome(
         interview_id=lost.interview_id, attempt_id=lost.id, operator="jana", decision=Decision.DID_NOT_RING, reason="-"
     )
-    assert refusal_of_answer(perform, command) is None
-    seen = voice.take(
-        voice.attempt(lost.id), LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now())
-    )
+    assert refusal_of(perform(command)) is None
+    seen = answered_late(voice, voice.attempt(lost.id))
     assert report(perform, seen, CALL_BACK, TOMORROW_AT_SIX) is None
     end(voice, seen)
-    assert pending_times(voice, lost) == ["2026-04-03T16:00:00+00:00"]
+    assert pending_times(voice, lost) == [IN_UTC]
 
 
 @pytest.mark.parametrize("decision", [Decision.RANG, Decision.LEFT])
@@ -86,7 +97,7 @@ def test_decision_holds_against_a_report_after_the_late_end(
     voice: Tenant, perform: Perform, decision: Decision
 ) -> None:
     lost = voice.take(an_attempt_of_unknown_outcome(voice), Decided(decision=decision, reason="the recording says so"))
-    attempt = voice.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now()))
+    attempt = answered_late(voice, lost)
     end(voice, attempt)
     assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
     proven = voice.attempt(attempt.id)
@@ -96,12 +107,10 @@ def test_decision_holds_against_a_report_after_the_late_end(
 
 def test_cancelled_call_holds_against_a_report_after_a_late_end(voice: Tenant, perform: Perform) -> None:
     lost = an_attempt_of_unknown_outcome(voice)
-    assert perform(InvokeAttempt(interview_id=lost.interview_id)).answer is not None
-    invoked = follower(voice, lost)
-    assert invoked is not None
-    of_operator = CancelAttempt(interview_id=lost.interview_id, attempt_id=invoked.id, operator="jana", reason="-")
-    assert refusal_of_answer(perform, of_operator) is None
-    attempt = voice.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now()))
+    pending = invoked(voice, perform, lost)
+    of_operator = CancelAttempt(interview_id=lost.interview_id, attempt_id=pending.id, operator="jana", reason="-")
+    assert refusal_of(perform(of_operator)) is None
+    attempt = answered_late(voice, lost)
     end(voice, attempt)
     assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
     assert (pending_times(voice, lost), voice.interview_status(lost)) == ([], InterviewStatus.FAILED)
@@ -122,18 +131,30 @@ def test_late_proof_keeps_no_named_time_that_is_over(
     assert voice.interview_status(attempt) is (InterviewStatus.SCHEDULED if kept else InterviewStatus.FAILED)
 
 
+@guards("named_clock")
+@pytest.mark.parametrize("late", [timedelta(), timedelta.resolution])
+def test_late_proof_judges_the_named_time_on_the_present_clock(
+    voice: Tenant, perform: Perform, hints: RecordingHints, now: TestClock, late: timedelta
+) -> None:
+    attempt = lose_the_end(voice, perform)
+    reach = Reach(phone_number=a_number(), timezone="Asia/Tokyo")
+    ApiWriter(tenant=voice, hints=hints).change_reach(voice.principal, candidate_of(voice, attempt), reach)
+    six_in_tokyo = datetime(2026, 4, 3, 9, tzinfo=UTC)
+    now.instant = six_in_tokyo + late
+    end(voice, attempt)
+    assert pending_times(voice, attempt) == ([] if late else [six_in_tokyo.isoformat()])
+
+
 @guards("cancelled_call")
 @pytest.mark.parametrize("is_of_operator", [True, False])
 def test_late_proof_plans_no_call_back_after_a_cancelled_call(
     voice: Tenant, perform: Perform, *, is_of_operator: bool
 ) -> None:
     attempt = lose_the_end(voice, perform)
-    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer is not None
-    invoked = follower(voice, attempt)
-    assert invoked is not None
-    of_operator = CancelAttempt(interview_id=attempt.interview_id, attempt_id=invoked.id, operator="jana", reason="-")
-    of_client = DeleteAttempt(interview_id=attempt.interview_id, attempt_id=invoked.id)
-    assert refusal_of_answer(perform, of_operator if is_of_operator else of_client) is None
+    pending = invoked(voice, perform, attempt)
+    of_operator = CancelAttempt(interview_id=attempt.interview_id, attempt_id=pending.id, operator="jana", reason="-")
+    of_client = DeleteAttempt(interview_id=attempt.interview_id, attempt_id=pending.id)
+    assert refusal_of(perform(of_operator if is_of_operator else of_client)) is None
     end(voice, attempt)
     assert pending_times(voice, attempt) == []
 
@@ -141,10 +162,10 @@ def test_late_proof_plans_no_call_back_after_a_cancelled_call(
 def test_late_proof_keeps_a_named_time_after_a_replaced_call(voice: Tenant, perform: Perform) -> None:
     """The invoked call was not cancelled by a person: the lost call was found, so it did not ring."""
     attempt = lose_the_end(voice, perform)
-    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer is not None
-    voice.take(voice.attempt(attempt.id), LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now()))
+    invoked(voice, perform, attempt)
+    answered_late(voice, voice.attempt(attempt.id))
     end(voice, attempt)
-    assert pending_times(voice, attempt) == ["2026-04-03T16:00:00+00:00"]
+    assert pending_times(voice, attempt) == [IN_UTC]
 
 
 @guards("batch_unproven")
@@ -163,15 +184,13 @@ def test_late_proof_plans_no_call_back_of_a_cancelled_batch(
     batch = stored(batches, voice, [a_wish(voice)])
     bulk.turn()
     [[attempt_id]] = voice.ask("SELECT id FROM attempts WHERE company_id = :id", id=voice.company_id)
-    now.move(max(voice.attempt(attempt_id).due_at - now(), timedelta()))
-    [claim] = voice.dial.claim([attempt_id]).claimed
-    attempt = answered(voice, voice.take(claim.attempt, Placed(call_sid=a_sid(), look_at=now())))
+    pending = voice.attempt(attempt_id)
+    now.move(max(pending.due_at - now(), timedelta()))
+    attempt = answered(voice, placed(voice, pending))
     assert is_live or report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
     attempt = voice.take(voice.attempt(attempt_id), ProofMissing())
     if is_live:
-        attempt = voice.take(
-            attempt, LegSeen(call_sid=attempt.call_sid or a_sid(), rank=CallProgress.ANSWERED, look_at=now())
-        )
+        attempt = answered_late(voice, attempt)
     if is_over:  # its report comes after its end
         attempt = end(voice, attempt)
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
@@ -188,7 +207,7 @@ def test_late_proof_calls_no_deleted_person_back(
 ) -> None:
     attempt = lose_the_end(voice, perform)
     if is_live:
-        voice.take(attempt, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now()))
+        answered_late(voice, attempt)
     ApiWriter(tenant=voice, hints=hints).delete_candidate(voice.principal, candidate_of(voice, attempt))
     end(voice, attempt)
     assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, InterviewStatus.FAILED)
@@ -201,19 +220,18 @@ def test_short_late_end_disturbs_no_invoked_call(voice: Tenant, perform: Perform
     """The carrier's notifications are still to be read, but the call is not live."""
     for outcome in (CALL_BACK, None):
         attempt = lose_the_end(voice, perform) if outcome else an_attempt_of_unknown_outcome(voice)
-        assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer is not None
-        invoked = follower(voice, attempt)
-        apply_news(reading(voice), attempt, CallStatus.COMPLETED, duration=SHORT)
-        assert follower(voice, attempt) == invoked
+        pending = invoked(voice, perform, attempt)
+        apply_news(reads_notifications(voice), attempt, CallStatus.COMPLETED, duration=SHORT)
+        assert follower(voice, attempt) == pending
         apply_news(
-            reading(voice),
+            reads_notifications(voice),
             attempt,
             CallStatus.COMPLETED,
             duration=SHORT,
             instructions_failed=outcome is None,
             token=None,
         )
-        assert follower(voice, attempt) == invoked
+        assert follower(voice, attempt) == pending
         assert voice.attempt(attempt.id).reason is (Reason.ANSWERED if outcome else Reason.INSTRUCTIONS_FAILED)
         assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
 
@@ -222,9 +240,11 @@ def test_short_late_end_disturbs_no_invoked_call(voice: Tenant, perform: Perform
 def test_short_late_end_replaces_an_invoked_call_at_once(voice: Tenant, perform: Perform) -> None:
     """It would ring a person who has just spoken. Once the notifications are read, the call is known to be answered."""
     attempt = an_attempt_of_unknown_outcome(voice)
-    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer is not None
-    apply_news(reading(voice), attempt, CallStatus.COMPLETED, duration=SHORT)
-    apply_news(reading(voice), attempt, CallStatus.COMPLETED, duration=SHORT, instructions_failed=False, token=None)
+    invoked(voice, perform, attempt)
+    apply_news(reads_notifications(voice), attempt, CallStatus.COMPLETED, duration=SHORT)
+    apply_news(
+        reads_notifications(voice), attempt, CallStatus.COMPLETED, duration=SHORT, instructions_failed=False, token=None
+    )
     assert voice.attempt(attempt.id).reason is Reason.ANSWERED
     assert (pending_times(voice, attempt), voice.interview_status(attempt)) == ([], InterviewStatus.COMPLETED)
 
@@ -232,25 +252,21 @@ def test_short_late_end_replaces_an_invoked_call_at_once(voice: Tenant, perform:
 def test_report_after_a_short_late_end_has_it_polled_at_once(
     voice: Tenant, submit: Submit, hints: RecordingHints
 ) -> None:
-    lost = an_attempt_of_unknown_outcome(voice)
-    attempt = voice.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now()))
+    attempt = found_late(voice)
     read = {"duration": SHORT, "instructions_failed": False, "token": None}
-    apply_news(reading(voice), attempt, CallStatus.COMPLETED, **read)
+    apply_news(reads_notifications(voice), attempt, CallStatus.COMPLETED, **read)
     assert voice.attempt(attempt.id).look_at == voice.now() + voice.policy.outcome_wait
-    request = ReportOutcome(
-        interview_id=attempt.interview_id, attempt_id=attempt.id, outcome=CALL_BACK, call_back_at=TOMORROW_AT_SIX
-    )
-    command = submit.command(voice.principal, None, request, idempotency_key=None, request_hash=b"hash").command
-    Apply(reading(voice).context, hints).command(command.id)
+    perform = performing(voice, submit, Apply(reads_notifications(voice).context, hints))
+    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
     waiting = voice.attempt(attempt.id)
     assert (waiting.outcome, waiting.reason, waiting.look_at) == (CALL_BACK, Reason.OUTCOME_UNKNOWN, voice.now())
-    apply_news(reading(voice), attempt, CallStatus.COMPLETED, **read)
-    assert pending_times(voice, attempt) == ["2026-04-03T16:00:00+00:00"]
+    apply_news(reads_notifications(voice), attempt, CallStatus.COMPLETED, **read)
+    assert pending_times(voice, attempt) == [IN_UTC]
 
 
 def test_short_late_end_raises_no_alarm_about_a_newer_call(voice: Tenant, perform: Perform, now: TestClock) -> None:
     attempt = lose_the_end(voice, perform)
     newer = a_newer_call(voice, perform, now, attempt)
-    apply_news(reading(voice), attempt, CallStatus.COMPLETED, duration=SHORT)
+    apply_news(reads_notifications(voice), attempt, CallStatus.COMPLETED, duration=SHORT)
     assert voice.line(newer)[0] == newer.id
     assert voice.attempt(attempt.id).look_at == now()

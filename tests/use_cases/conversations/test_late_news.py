@@ -8,19 +8,11 @@ from scheduler.domain.attempt import (
     Attempt,
     AttemptState,
     ConversationOutcome,
-    Decided,
-    Decision,
     Ended,
-    LegSeen,
-    Placed,
-    Progressed,
     ProofMissing,
     Reason,
 )
-from scheduler.domain.call import AnsweredBy, CallProgress, CallStatus
-from scheduler.domain.command import (
-    InvokeAttempt,
-)
+from scheduler.domain.call import CallStatus
 from scheduler.domain.interview import InterviewStatus
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
@@ -28,17 +20,27 @@ from tests.support.builders import (
     Tenant,
     a_number,
     a_placed_attempt,
-    a_sid,
     an_attempt_of_unknown_outcome,
 )
-from tests.use_cases.conftest import Perform, answered, apply_news, change_now, end
+from tests.use_cases.conftest import Perform, answered, apply_news, change_now, end, see_leg
 from tests.use_cases.conversations.conftest import (
     CALL_BACK,
+    FINISHED,
+    IN_UTC,
+    OPTED_OUT,
     SCREENED,
+    TECHNICAL,
     TOMORROW_AT_SIX,
+    WRONG_PERSON,
+    a_newer_call,
     booked,
     code,
     follower,
+    found_late,
+    invoked,
+    lose_the_end,
+    pending_of,
+    pending_times,
     report,
 )
 
@@ -46,13 +48,12 @@ from tests.use_cases.conversations.conftest import (
 def test_late_proof_never_adds_an_attempt_for_a_report(voice: Tenant, perform: Perform) -> None:
     lost = an_attempt_of_unknown_outcome(voice)
     assert code(report(perform, lost, SCREENED)) == "CALL_NOT_ANSWERED"
-    assert perform(InvokeAttempt(interview_id=lost.interview_id)).answer is not None
+    invoked(voice, perform, lost)
     apply_news(voice, lost, CallStatus.COMPLETED, duration=timedelta(seconds=30))
     proven = voice.attempt(lost.id)
     assert (proven.reason, proven.outcome_until) == (Reason.ANSWERED, None)
     assert code(report(perform, proven, CALL_BACK, TOMORROW_AT_SIX)) == "OUTCOME_REPORTED"
-    states = [each.state for each in voice.attempts(lost.interview_id)]
-    assert states.count(AttemptState.PENDING) == 0
+    assert pending_of(voice, lost) == []
 
 
 def test_reported_call_of_unknown_end_is_not_repeated(voice: Tenant, perform: Perform) -> None:
@@ -94,13 +95,10 @@ def test_late_failure_of_an_earlier_call_ends_no_wait(voice: Tenant, perform: Pe
 
 def test_late_proof_of_an_open_result_cancels_no_invoked_call(voice: Tenant, perform: Perform) -> None:
     """Its conversation asked for another call, so that the invoke after the lost end is not replaced."""
-    attempt = answered(voice)
-    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
-    voice.take(voice.attempt(attempt.id), ProofMissing())
-    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer is not None
-    invoked = follower(voice, attempt)
+    attempt = lose_the_end(voice, perform)
+    pending = invoked(voice, perform, attempt)
     end(voice, attempt)
-    assert (follower(voice, attempt), voice.attempt(attempt.id).reason) == (invoked, Reason.ANSWERED)
+    assert (follower(voice, attempt), voice.attempt(attempt.id).reason) == (pending, Reason.ANSWERED)
     assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
 
 
@@ -109,7 +107,7 @@ def test_late_proof_of_an_open_result_cancels_no_invoked_call(voice: Tenant, per
 
 def lose_instructions(tenant: Tenant, attempt: Attempt) -> None:
     """The carrier requests the fallback of a call in progress."""
-    tenant.take(tenant.attempt(attempt.id), Progressed(rank=CallProgress.ANSWERED, instructions_failed=True))
+    answered(tenant, tenant.attempt(attempt.id), instructions_failed=True)
 
 
 @guards("reported_outcome")
@@ -117,10 +115,10 @@ def lose_instructions(tenant: Tenant, attempt: Attempt) -> None:
 @pytest.mark.parametrize(
     ("outcome", "at", "status"),
     [
-        (ConversationOutcome.FINISHED, None, InterviewStatus.COMPLETED),
-        (ConversationOutcome.CALL_BACK, TOMORROW_AT_SIX, InterviewStatus.SCHEDULED),
-        (ConversationOutcome.OPTED_OUT, None, InterviewStatus.CANCELLED),
-        (ConversationOutcome.WRONG_PERSON, None, InterviewStatus.FAILED),
+        (FINISHED, None, InterviewStatus.COMPLETED),
+        (CALL_BACK, TOMORROW_AT_SIX, InterviewStatus.SCHEDULED),
+        (OPTED_OUT, None, InterviewStatus.CANCELLED),
+        (WRONG_PERSON, None, InterviewStatus.FAILED),
     ],
 )
 def test_fallback_overrules_no_report(
@@ -141,9 +139,7 @@ def test_fallback_overrules_no_report(
     ended = end(voice, attempt)
     assert (ended.reason, ended.outcome, ended.instructions_failed) == (Reason.ANSWERED, outcome, True)
     assert (voice.interview_status(attempt), booked(voice, attempt)) == (status, 1)
-    next_one = follower(voice, attempt)
-    due = None if next_one is None else next_one.due_at.isoformat()
-    assert due == ("2026-04-03T16:00:00+00:00" if at else None)
+    assert pending_times(voice, attempt) == ([IN_UTC] if at else [])
 
 
 @guards("instructions_failed")
@@ -153,7 +149,7 @@ def test_fallback_decides_without_a_report_that_knows_better(
 ) -> None:
     attempt = answered(voice)
     lose_instructions(voice, attempt)
-    assert is_reported is False or report(perform, attempt, ConversationOutcome.TECHNICAL) is None
+    assert not is_reported or report(perform, attempt, TECHNICAL) is None
     assert end(voice, attempt).reason is Reason.INSTRUCTIONS_FAILED
     retry = follower(voice, attempt)
     assert retry is not None
@@ -161,20 +157,11 @@ def test_fallback_decides_without_a_report_that_knows_better(
     assert booked(voice, attempt) == 0
 
 
-@guards("technical_outcome")
-def test_technical_failure_is_no_verdict_of_a_machine(voice: Tenant, perform: Perform) -> None:
-    attempt = voice.take(
-        a_placed_attempt(voice), Progressed(rank=CallProgress.ANSWERED, answered_by=AnsweredBy.MACHINE)
-    )
-    assert report(perform, attempt, ConversationOutcome.TECHNICAL) is None
-    assert end(voice, attempt).reason is Reason.ANSWERED
-
-
 @pytest.mark.parametrize("is_live", [True, False])
 def test_notified_failure_of_a_reported_call_is_noted(voice: Tenant, perform: Perform, *, is_live: bool) -> None:
     """The request for the fallback was lost, and a poll finds the error."""
     attempt = answered(voice)
-    assert report(perform, attempt, ConversationOutcome.FINISHED) is None
+    assert report(perform, attempt, FINISHED) is None
     if not is_live:
         voice.take(voice.attempt(attempt.id), ProofMissing())
     apply_news(voice, attempt, CallStatus.COMPLETED, instructions_failed=True)
@@ -185,22 +172,13 @@ def test_notified_failure_of_a_reported_call_is_noted(voice: Tenant, perform: Pe
 # ---- the end of a call back is lost
 
 
-def lose_the_end(tenant: Tenant, perform: Perform) -> Attempt:
-    """The person names a time during the call, whose end no news reports."""
-    attempt = answered(tenant)
-    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
-    attempt = tenant.take(tenant.attempt(attempt.id), ProofMissing())
-    assert (follower(tenant, attempt), tenant.interview_status(attempt)) == (None, InterviewStatus.FAILED)
-    return attempt
-
-
 @guards("late_call_back")
 def test_named_time_is_kept_when_its_call_is_proven_late(voice: Tenant, perform: Perform) -> None:
     attempt = lose_the_end(voice, perform)
     end(voice, attempt)
     back = follower(voice, attempt)
     assert back is not None
-    assert (back.state, back.due_at.isoformat()) == (AttemptState.PENDING, "2026-04-03T16:00:00+00:00")
+    assert (back.state, back.due_at.isoformat()) == (AttemptState.PENDING, IN_UTC)
     assert (back.chain_id, back.call_backs) == (attempt.chain_id, 1)
     assert (voice.interview_status(attempt), booked(voice, attempt)) == (InterviewStatus.SCHEDULED, 1)
     end(voice, attempt)
@@ -230,31 +208,6 @@ def test_late_proof_plans_no_impossible_call_back(voice: Tenant, perform: Perfor
     assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, before)
 
 
-@guards("decided_outcome")
-@pytest.mark.parametrize("decision", [Decision.RANG, Decision.LEFT])
-def test_late_proof_plans_no_call_back_after_a_decision(voice: Tenant, perform: Perform, decision: Decision) -> None:
-    attempt = lose_the_end(voice, perform)
-    voice.take(attempt, Decided(decision=decision, reason="the recording says so"))
-    end(voice, attempt)
-    assert (follower(voice, attempt), voice.interview_status(attempt)) == (None, InterviewStatus.FAILED)
-
-
-def a_newer_call(tenant: Tenant, perform: Perform, now: TestClock, earlier: Attempt) -> Attempt:
-    """A call of the same interview that a client has invoked, after the gap of the line. It is answered."""
-    now.move(timedelta(minutes=1))
-    assert perform(InvokeAttempt(interview_id=earlier.interview_id)).answer is not None
-    [pending] = [each for each in tenant.attempts(earlier.interview_id) if each.state is AttemptState.PENDING]
-    now.move(timedelta(hours=2))
-    [claim] = tenant.dial.claim([pending.id]).claimed
-    placed = tenant.take(claim.attempt, Placed(call_sid=a_sid(), look_at=tenant.now()))
-    return tenant.take(placed, Progressed(rank=CallProgress.ANSWERED))
-
-
-def pending_times(tenant: Tenant, attempt: Attempt) -> list[str]:
-    found = tenant.attempts(attempt.interview_id)
-    return [each.due_at.isoformat() for each in found if each.state is AttemptState.PENDING]
-
-
 @guards("newer_call")
 @pytest.mark.parametrize("reason", [Reason.DECLINED, Reason.INVALID_NUMBER])
 def test_late_proof_plans_no_call_back_after_a_newer_call(
@@ -282,17 +235,12 @@ def test_newest_named_time_counts_when_two_calls_are_proven_late(
 # ---- a live call that was found late
 
 
-def found_late(tenant: Tenant) -> Attempt:
-    lost = an_attempt_of_unknown_outcome(tenant)
-    return tenant.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=tenant.now()))
-
-
 @pytest.mark.parametrize(
     ("outcome", "status"),
     [
-        (ConversationOutcome.FINISHED, InterviewStatus.COMPLETED),
+        (FINISHED, InterviewStatus.COMPLETED),
         (SCREENED, InterviewStatus.FAILED),
-        (ConversationOutcome.TECHNICAL, InterviewStatus.FAILED),
+        (TECHNICAL, InterviewStatus.FAILED),
     ],
 )
 def test_report_of_a_live_call_that_was_found_late_counts(
@@ -310,10 +258,9 @@ def test_time_named_in_a_call_that_was_found_late_is_kept(voice: Tenant, perform
     attempt = found_late(voice)
     assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
     end(voice, attempt)
-    assert pending_times(voice, attempt) == ["2026-04-03T16:00:00+00:00"]
+    assert pending_times(voice, attempt) == [IN_UTC]
 
 
 def test_ringing_call_that_was_found_late_takes_no_report(voice: Tenant, perform: Perform) -> None:
     lost = an_attempt_of_unknown_outcome(voice)
-    ringing = voice.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=voice.now()))
-    assert code(report(perform, ringing, SCREENED)) == "CALL_NOT_ANSWERED"
+    assert code(report(perform, see_leg(voice, lost), SCREENED)) == "CALL_NOT_ANSWERED"

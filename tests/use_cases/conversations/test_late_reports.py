@@ -4,25 +4,34 @@ from datetime import timedelta
 
 import pytest
 
-from scheduler.domain.attempt import ConversationOutcome, LegSeen, Reason
-from scheduler.domain.call import AnsweredBy, CallProgress, CallStatus
+from scheduler.domain.attempt import ConversationOutcome, Reason
+from scheduler.domain.call import AnsweredBy, CallStatus
 from scheduler.domain.command import InvokeAttempt
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import VERDICT_WAIT
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
-from tests.support.builders import Tenant, a_sid, an_attempt_of_unknown_outcome
-from tests.use_cases.conftest import Perform, answering, apply_news, change_now, end, settle_at
+from tests.support.builders import Tenant, an_attempt_of_unknown_outcome
+from tests.use_cases.conftest import Perform, answering, apply_news, change_now, end, see_leg, settle_at
 from tests.use_cases.conversations.conftest import (
     CALL_BACK,
+    FINISHED,
+    IN_UTC,
+    OPTED_OUT,
     SCREENED,
+    TECHNICAL,
     TOMORROW_AT_SIX,
+    WRONG_PERSON,
+    answered_late,
     booked,
     code,
     follower,
+    found_late,
+    invoked,
+    pending_times,
+    refusal_of,
     report,
 )
-from tests.use_cases.conversations.test_late_news import found_late, pending_times
 from tests.use_cases.conversations.test_report_order import call_of
 
 SECOND = timedelta(seconds=1)
@@ -41,28 +50,27 @@ def test_time_named_after_the_end_of_a_call_found_late_is_kept(voice: Tenant, pe
     assert (proven.reason, proven.ended_at, booked(voice, attempt)) == (Reason.ANSWERED, ended_at, 1)
     assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
     end(voice, attempt)
-    assert pending_times(voice, attempt) == ["2026-04-03T16:00:00+00:00"]
+    assert pending_times(voice, attempt) == [IN_UTC]
     assert voice.history(attempt.id)[-3:] == ["verdict_awaited", "reported", "proven"]
 
 
 def test_report_counts_after_a_late_end_of_an_unheard_answer(voice: Tenant, perform: Perform) -> None:
-    lost = an_attempt_of_unknown_outcome(voice)
-    attempt = voice.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=voice.now()))
+    attempt = see_leg(voice, an_attempt_of_unknown_outcome(voice))
     end(voice, attempt)
     assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
-    assert pending_times(voice, attempt) == ["2026-04-03T16:00:00+00:00"]
+    assert pending_times(voice, attempt) == [IN_UTC]
 
 
 @pytest.mark.parametrize("is_invoked", [True, False])
 @pytest.mark.parametrize(
     ("outcome", "status"),
     [
-        (ConversationOutcome.FINISHED, InterviewStatus.COMPLETED),
+        (FINISHED, InterviewStatus.COMPLETED),
         (SCREENED, InterviewStatus.FAILED),
         (ConversationOutcome.HUNG_UP_EARLY, InterviewStatus.FAILED),
-        (ConversationOutcome.TECHNICAL, InterviewStatus.FAILED),
-        (ConversationOutcome.WRONG_PERSON, InterviewStatus.FAILED),
-        (ConversationOutcome.OPTED_OUT, InterviewStatus.CANCELLED),
+        (TECHNICAL, InterviewStatus.FAILED),
+        (WRONG_PERSON, InterviewStatus.FAILED),
+        (OPTED_OUT, InterviewStatus.CANCELLED),
     ],
 )
 def test_only_a_named_time_follows_after_the_late_end(
@@ -70,8 +78,9 @@ def test_only_a_named_time_follows_after_the_late_end(
 ) -> None:
     """Also of an interview that was invoked before the call was found, which has replaced the invoked one."""
     lost = an_attempt_of_unknown_outcome(voice)
-    assert not is_invoked or perform(InvokeAttempt(interview_id=lost.interview_id)).answer is not None
-    attempt = voice.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=voice.now()))
+    if is_invoked:
+        invoked(voice, perform, lost)
+    attempt = answered_late(voice, lost)
     end(voice, attempt)
     assert report(perform, attempt, outcome) is None
     proven = voice.attempt(attempt.id)
@@ -144,17 +153,18 @@ def test_no_named_time_is_kept_of_an_interview_that_is_over(
     if not is_over:
         change_now(voice, change)
     before = voice.interview_status(attempt)
-    if not voice.interview(attempt.interview_id).deleted_at:
-        assert code(report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX)) == ("OUTCOME_REPORTED" if is_over else None)
-        assert voice.attempt(attempt.id).reason is Reason.ANSWERED
+    is_deleted = voice.interview(attempt.interview_id).deleted_at is not None
+    refused_with = "RESOURCE_NOT_FOUND" if is_deleted else "OUTCOME_REPORTED" if is_over else None
+    assert code(report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX)) == refused_with
+    proven = voice.attempt(attempt.id).reason is Reason.ANSWERED
+    assert proven is (is_over or not is_deleted)
     assert (pending_times(voice, attempt), voice.interview_status(attempt)) == ([], before)
 
 
 def test_interview_is_not_invoked_while_its_late_proof_waits(voice: Tenant, perform: Perform) -> None:
     attempt = end(voice, found_late(voice))
-    answer = perform(InvokeAttempt(interview_id=attempt.interview_id)).answer
-    assert answer is not None
-    assert code(answer.refusal) == "CALL_ATTEMPT_IN_PROGRESS"
+    invoke = InvokeAttempt(interview_id=attempt.interview_id)
+    assert code(refusal_of(perform(invoke))) == "CALL_ATTEMPT_IN_PROGRESS"
     assert follower(voice, attempt) is None
 
 
@@ -170,7 +180,7 @@ def test_who_answered_is_kept_while_late_proof_waits(voice: Tenant, perform: Per
     """A poll need not name it again."""
     attempt = found_late(voice)
     apply_news(voice, attempt, CallStatus.COMPLETED, answered_by=AnsweredBy.PERSON, duration=timedelta(seconds=30))
-    assert report(perform, attempt, ConversationOutcome.FINISHED) is None
+    assert report(perform, attempt, FINISHED) is None
     assert voice.attempt(attempt.id).answered_by is AnsweredBy.PERSON
 
 

@@ -13,8 +13,7 @@ from tests.architecture.sources import ROOT
 from tests.conftest import wait_until
 from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_number, a_placed_attempt
 from tests.use_cases.conftest import Perform, answered, candidate_of, end
-from tests.use_cases.conversations.conftest import FINISHED, code, report
-from tests.use_cases.conversations.test_refused_numbers import WRONG_PERSON
+from tests.use_cases.conversations.conftest import FINISHED, WRONG_PERSON, code, report
 
 NOTE = "Starts in May"
 

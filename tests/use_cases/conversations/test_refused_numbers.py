@@ -11,17 +11,11 @@ from scheduler.domain.attempt import (
     AttemptState,
     ConversationOutcome,
     Ended,
-    LegSeen,
     NotReported,
-    Placed,
-    Progressed,
     ProofMissing,
     Reason,
 )
-from scheduler.domain.call import AnsweredBy, CallProgress, CallStatus
-from scheduler.domain.command import (
-    InvokeAttempt,
-)
+from scheduler.domain.call import CallStatus
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.use_cases.explain import Explain
@@ -33,22 +27,28 @@ from tests.support.builders import (
     a_number,
     a_pending_attempt,
     a_placed_attempt,
-    a_sid,
-    an_attempt_of_unknown_outcome,
 )
-from tests.use_cases.conftest import Perform, answered, end
+from tests.use_cases.conftest import Perform, answered, claimed, end
 from tests.use_cases.conversations.conftest import (
     CALL_BACK,
     FINISHED,
+    OPTED_OUT,
     SCREENED,
+    TECHNICAL,
     TOMORROW_AT_SIX,
+    WRONG_PERSON,
+    after_a_verdict,
+    after_failed_instructions,
     booked,
     code,
     follower,
+    found_late,
+    invoked,
+    may_ring,
+    pending_of,
+    placed,
     report,
 )
-
-WRONG_PERSON, OPTED_OUT = ConversationOutcome.WRONG_PERSON, ConversationOutcome.OPTED_OUT
 
 
 def another_interview(tenant: Tenant, attempt: Attempt) -> Attempt:
@@ -109,8 +109,7 @@ def test_number_is_not_called_again(
     now.move(timedelta(hours=2))
     for each in (other, stranger):
         is_refused = each is other or outcome is OPTED_OUT
-        [claim] = voice.dial.claim([each.id]).claimed
-        assert (voice.dial.last_look(claim.attempt) is None) is is_refused
+        assert may_ring(voice, each) is not is_refused
         if is_refused:
             held = voice.attempt(each.id)
             assert (held.state, held.due_at) == (AttemptState.PENDING, now() + timedelta(days=1))
@@ -150,18 +149,15 @@ def test_late_callback_of_a_refused_number_rings_no_phone(
     assert report(perform, attempt, outcome) is None
     voice.take(voice.attempt(attempt.id), ProofMissing())
     assert follower(voice, attempt) is None
-    perform(InvokeAttempt(interview_id=attempt.interview_id))
-    invoked = follower(voice, attempt)
-    assert invoked is not None
+    pending = invoked(voice, perform, attempt)
     now.move(timedelta(hours=2))
-    [claim] = voice.dial.claim([invoked.id]).claimed
-    assert voice.dial.last_look(claim.attempt) is None
+    assert not may_ring(voice, pending)
     end(voice, voice.attempt(attempt.id))
-    assert (voice.interview_status(attempt), voice.attempt(invoked.id).state) == (status, state)
+    assert (voice.interview_status(attempt), voice.attempt(pending.id).state) == (status, state)
     assert booked(voice, attempt) == 1
     now.move(timedelta(days=1))
-    for held in voice.dial.claim([invoked.id]).claimed:
-        assert voice.dial.last_look(held.attempt) is None
+    for held in claimed(voice, pending):
+        assert voice.dial.last_look(held) is None
 
 
 @pytest.mark.parametrize(
@@ -171,7 +167,7 @@ def test_late_callback_of_a_refused_number_rings_no_phone(
         (OPTED_OUT, False, True),
         (WRONG_PERSON, True, True),
         (WRONG_PERSON, False, False),
-        (ConversationOutcome.FINISHED, True, False),
+        (FINISHED, True, False),
     ],
 )
 def test_upgrade_page_lists_calls_that_0_2_0_would_place(
@@ -189,26 +185,8 @@ def test_upgrade_page_lists_calls_that_0_2_0_would_place(
 # ---- reports that come late, second or against the carrier's verdict
 
 
-def after_a_verdict(tenant: Tenant) -> Attempt:
-    """The carrier took the person for a machine, so a retry is planned."""
-    attempt = tenant.take(
-        a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED, answered_by=AnsweredBy.MACHINE)
-    )
-    return end(tenant, attempt)
-
-
-def after_failed_instructions(tenant: Tenant) -> Attempt:
-    attempt = tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED, instructions_failed=True))
-    return end(tenant, attempt)
-
-
 def of_unknown_end(tenant: Tenant) -> Attempt:
     return tenant.take(answered(tenant), ProofMissing())
-
-
-def found_late(tenant: Tenant) -> Attempt:
-    lost = an_attempt_of_unknown_outcome(tenant)
-    return tenant.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.ANSWERED, look_at=tenant.now()))
 
 
 def after_the_wait(tenant: Tenant) -> Attempt:
@@ -251,7 +229,7 @@ def test_refusal_is_noted_whatever_the_call_became(
     assert booked(voice, attempt) == before
     other = another_interview(voice, attempt)
     assert (Rule.OPTED_OUT if outcome is OPTED_OUT else Rule.WRONG_NUMBER) in blocked_by(explain, other)
-    assert all(each.state is not AttemptState.PENDING for each in voice.attempts(attempt.interview_id))
+    assert pending_of(voice, attempt) == []
 
 
 @guards("refused_number", "lasting_refusal")
@@ -273,7 +251,7 @@ def test_refusal_cancels_the_planned_retry(
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
 
 
-@pytest.mark.parametrize("outcome", [FINISHED, SCREENED, ConversationOutcome.TECHNICAL])
+@pytest.mark.parametrize("outcome", [FINISHED, SCREENED, TECHNICAL])
 @pytest.mark.parametrize("situation", [after_a_verdict, of_unknown_end])
 def test_no_other_outcome_overrules_what_is_known(
     voice: Tenant, perform: Perform, situation: Callable[[Tenant], Attempt], outcome: ConversationOutcome
@@ -295,7 +273,7 @@ def test_person_may_opt_out_after_another_report(
     assert report(perform, attempt, OPTED_OUT) is None
     attempt = end(voice, attempt) if is_live else voice.attempt(attempt.id)
     assert (attempt.outcome, attempt.call_back, booked(voice, attempt)) == (OPTED_OUT, None, 1)
-    assert all(each.state is not AttemptState.PENDING for each in voice.attempts(attempt.interview_id))
+    assert pending_of(voice, attempt) == []
     kept = {FINISHED: InterviewStatus.COMPLETED, WRONG_PERSON: InterviewStatus.CANCELLED}
     status = InterviewStatus.CANCELLED if is_live else kept.get(first, InterviewStatus.CANCELLED)
     assert voice.interview_status(attempt) is status
@@ -335,11 +313,7 @@ def test_refusing_call_that_fails_has_no_retry_to_a_new_number(voice: Tenant, pe
     """A client corrects the number during the call. Only a new attempt of theirs calls it."""
     attempt = answered(voice)
     assert report(perform, attempt, WRONG_PERSON) is None
-    voice.change(
-        "UPDATE candidates SET phone_number = :number WHERE id = (SELECT candidate_id FROM interviews WHERE id = :id)",
-        number=a_number(),
-        id=attempt.interview_id,
-    )
+    moves_to_another_number(voice, attempt)
     ended = end(voice, attempt, CallStatus.BUSY)
     assert (ended.reason, follower(voice, attempt)) == (Reason.BUSY, None)
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
@@ -365,21 +339,17 @@ def test_refusal_during_the_retry_is_followed_by_no_other_retry(
     retry = follower(voice, attempt)
     assert retry is not None
     now.move(retry.due_at - now() + timedelta(seconds=1))
-    [claim] = voice.dial.claim([retry.id]).claimed
-    rings = voice.take(claim.attempt, Placed(call_sid=a_sid(), look_at=now()))
+    rings = placed(voice, retry)
     assert report(perform, attempt, outcome) is None
     voice.take(rings, Ended(reason=Reason.NO_ANSWER, ended_at=now()))
-    assert all(each.state is not AttemptState.PENDING for each in voice.attempts(attempt.interview_id))
+    assert pending_of(voice, attempt) == []
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
 
 
 def ringing_after_an_invoke(tenant: Tenant, perform: Perform, now: TestClock, attempt: Attempt) -> Attempt:
     """The call of another chain, which a client has invoked after this attempt."""
     now.move(timedelta(minutes=11))
-    assert perform(InvokeAttempt(interview_id=attempt.interview_id)).answer
-    [invoked] = [each for each in tenant.attempts(attempt.interview_id) if each.state is AttemptState.PENDING]
-    [claim] = tenant.dial.claim([invoked.id]).claimed
-    return tenant.take(claim.attempt, Placed(call_sid=a_sid(), look_at=now()))
+    return placed(tenant, invoked(tenant, perform, attempt))
 
 
 def moves_to_another_number(tenant: Tenant, attempt: Attempt) -> None:
@@ -411,8 +381,7 @@ def test_refusal_reaches_the_retry_of_an_invoked_chain(
     if moves:
         moves_to_another_number(voice, attempt)
     voice.take(rings, Ended(reason=Reason.NO_ANSWER, ended_at=now()))
-    pending = [each for each in voice.attempts(attempt.interview_id) if each.state is AttemptState.PENDING]
-    assert bool(pending) is is_followed
+    assert bool(pending_of(voice, attempt)) is is_followed
     status = InterviewStatus.SCHEDULED if is_followed else InterviewStatus.FAILED
     assert voice.interview_status(attempt) is status
 
@@ -428,9 +397,8 @@ def test_chain_invoked_after_an_opt_out_calls_another_number(
         moves_to_another_number(voice, attempt)
     rings = ringing_after_an_invoke(voice, perform, now, attempt)
     voice.take(rings, Ended(reason=Reason.NO_ANSWER, ended_at=now()))
-    pending = [each for each in voice.attempts(attempt.interview_id) if each.state is AttemptState.PENDING]
+    pending = pending_of(voice, attempt)
     assert bool(pending) is moves
     for each in pending:
         now.move(each.due_at - now() + timedelta(seconds=1))
-        [claim] = voice.dial.claim([each.id]).claimed
-        assert voice.dial.last_look(claim.attempt) is not None
+        assert may_ring(voice, each)

@@ -7,9 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, LegSeen, Reason
-from scheduler.domain.call import CallProgress
-from scheduler.domain.command import Command, Refusal, ReportOutcome, Request
+from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
+from scheduler.domain.command import Command
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE, REPORT_FIRST, latest_written
 from scheduler.use_cases.apply import Apply
@@ -18,56 +17,29 @@ from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
-from tests.support.builders import RecordingHints, Tenant, a_placed_attempt, a_sid, an_attempt_of_unknown_outcome
+from tests.support.builders import RecordingHints, Tenant, a_placed_attempt, an_attempt_of_unknown_outcome
 from tests.support.servers import ACCOUNT_SID
 from tests.support.statements import statements_of
-from tests.use_cases.conftest import answered, answering, settle_at
+from tests.use_cases.conftest import answered, answering, see_leg, settle_at
 from tests.use_cases.conversations.conftest import (
     CALL_BACK,
     FINISHED,
+    OPTED_OUT,
     SCREENED,
-    TOMORROW_AT_SIX,
+    Reports,
     booked,
-    code,
     follower,
+    found_late,
 )
-from tests.use_cases.test_hear import a_form, deliver, request_fallback, unheard
-
-OPTED_OUT = ConversationOutcome.OPTED_OUT
+from tests.use_cases.test_hear import a_form, deliver, hear_stored, request_fallback, unheard
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """Accepts and applies commands, and stores and applies callbacks, each at its own time."""
+class Order(Reports):
+    """Accepts and applies reports, and stores and applies callbacks, each at its own time."""
 
-    tenant: Tenant
-    submit: Submit
-    apply: Apply
     hear: Hear
     hints: RecordingHints
-
-    def accept(self, request: Request) -> Command:
-        return self.submit.command(
-            self.tenant.principal, None, request, idempotency_key=None, request_hash=b"hash"
-        ).command
-
-    def report(self, attempt: Attempt, outcome: ConversationOutcome) -> Command:
-        at = TOMORROW_AT_SIX if outcome is CALL_BACK else None
-        return self.accept(
-            ReportOutcome(interview_id=attempt.interview_id, attempt_id=attempt.id, outcome=outcome, call_back_at=at)
-        )
-
-    def refusal(self, command: Command) -> Refusal | None:
-        """Apply the command, and return its refusal."""
-        self.apply.command(command.id)
-        answer = self.submit.find(self.tenant.principal, str(command.id)).answer
-        assert answer is not None
-        return answer.refusal
-
-    def waits(self, command: Command) -> bool:
-        """Try to apply the command. Return True if it is put off."""
-        self.apply.command(command.id)
-        return self.submit.find(self.tenant.principal, str(command.id)).applied_at is None
 
     def store_answer(self, attempt: Attempt) -> None:
         deliver(self.hear, attempt, a_form(attempt, "in-progress"))
@@ -77,8 +49,7 @@ class Order:
 
     def hear_all(self) -> Attempt:
         """Apply the stored callbacks, of one attempt. Return it."""
-        for alone in self.hear.batch(self.hints.ids(tasks.HEAR)):
-            self.hear.event(alone)
+        hear_stored(self.hear, self.hints)
         [[attempt_id]] = self.tenant.ask(
             "SELECT DISTINCT t.attempt_id FROM attempt_tokens t JOIN carrier_events e ON e.token = t.token"
         )
@@ -116,13 +87,13 @@ def test_end_waits_for_an_accepted_report(
     order: Order, store: Callable[[Order, Attempt], None], outcome: ConversationOutcome
 ) -> None:
     attempt = answered(order.tenant)
-    command = order.report(attempt, outcome)
+    command = order.accept(attempt, outcome)
     store(order, attempt)
     assert order.hear_all().state is AttemptState.IN_PROGRESS
     [(task, waiting, after_s)] = order.hints.put_off
     assert (task, len(waiting)) == (tasks.HEAR, unheard(order.tenant))
     assert after_s > 0, "no worker is busy with it meanwhile"
-    assert order.refusal(command) is None
+    assert order.refusal_code(command) is None
     ended = order.hear_all()
     assert (ended.reason, ended.outcome, unheard(order.tenant)) == (Reason.ANSWERED, outcome, 0)
     back = follower(order.tenant, attempt)
@@ -131,12 +102,11 @@ def test_end_waits_for_an_accepted_report(
 
 
 def test_end_of_a_call_found_late_waits_for_an_accepted_report(order: Order) -> None:
-    lost, sid = an_attempt_of_unknown_outcome(order.tenant), a_sid()
-    attempt = order.tenant.take(lost, LegSeen(call_sid=sid, rank=CallProgress.ANSWERED, look_at=order.tenant.now()))
-    command = order.report(attempt, SCREENED)
+    attempt = found_late(order.tenant)
+    command = order.accept(attempt, SCREENED)
     order.store_end(attempt)
     assert order.hear_all().reason is Reason.OUTCOME_UNKNOWN
-    assert order.refusal(command) is None
+    assert order.refusal_code(command) is None
     ended = order.hear_all()
     assert (ended.reason, ended.outcome) == (Reason.ANSWERED, SCREENED)
     assert order.tenant.interview_status(attempt) is InterviewStatus.FAILED
@@ -145,18 +115,18 @@ def test_end_of_a_call_found_late_waits_for_an_accepted_report(order: Order) -> 
 def test_end_that_loses_no_report_does_not_wait(order: Order) -> None:
     """Its outcome is awaited, so the report is accepted after it."""
     attempt = answered(order.tenant)
-    command = order.report(attempt, CALL_BACK)
+    command = order.accept(attempt, CALL_BACK)
     order.store_end(attempt)
     assert order.hear_all().outcome_until is not None
     assert order.hints.put_off == []
-    assert order.refusal(command) is None
+    assert order.refusal_code(command) is None
     assert follower(order.tenant, attempt) is not None
 
 
 def test_end_waits_for_no_other_command(order: Order) -> None:
     attempt = answered(order.tenant)
     order.tenant.change(
-        "UPDATE inbox SET kind = 'invoke_attempt' WHERE id = :id", id=order.report(attempt, FINISHED).id
+        "UPDATE inbox SET kind = 'invoke_attempt' WHERE id = :id", id=order.accept(attempt, FINISHED).id
     )
     end_by_machine(order, attempt)
     assert order.hear_all().reason is Reason.VOICEMAIL
@@ -164,42 +134,43 @@ def test_end_waits_for_no_other_command(order: Order) -> None:
 
 def test_report_of_a_ringing_call_delays_no_end(order: Order) -> None:
     attempt = a_placed_attempt(order.tenant)
-    command = order.report(attempt, FINISHED)
+    command = order.accept(attempt, FINISHED)
     end_by_machine(order, attempt)
     assert order.hear_all().reason is Reason.VOICEMAIL
-    assert code(order.refusal(command)) == "CALL_NOT_ANSWERED"
+    assert order.refusal_code(command) == "CALL_NOT_ANSWERED"
 
 
 @guards("quarantined_report")
-def test_end_does_not_wait_for_a_report_in_quarantine(order: Order) -> None:
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_end_does_not_wait_for_a_report_in_quarantine(order: Order, *, is_behind: bool) -> None:
+    """Nor for one behind it: until an operator decides about the earlier command, none is applied."""
     attempt = answered(order.tenant)
-    command = order.report(attempt, FINISHED)
-    order.tenant.change("UPDATE inbox SET quarantined_at = :now WHERE id = :id", now=order.tenant.now(), id=command.id)
-    end_by_machine(order, attempt)
-    assert order.hear_all().reason is Reason.VOICEMAIL
-
-
-def test_end_does_not_wait_for_a_report_behind_one_in_quarantine(order: Order) -> None:
-    """Until an operator decides about the earlier command, the report is not applied."""
-    attempt = answered(order.tenant)
-    first = order.report(attempt, FINISHED)
-    order.report(attempt, FINISHED)
+    first = order.accept(attempt, FINISHED)
+    if is_behind:
+        order.accept(attempt, FINISHED)
     order.tenant.change("UPDATE inbox SET quarantined_at = :now WHERE id = :id", now=order.tenant.now(), id=first.id)
     end_by_machine(order, attempt)
     assert order.hear_all().reason is Reason.VOICEMAIL
+
+
+def pass_the_hour(order: Order, now: TestClock, command: Command, *, is_early: bool) -> None:
+    """Let the last second pass, or let a wrong clock have accepted the command too early."""
+    if is_early:
+        at = latest_written(now()) + timedelta(seconds=1)
+        order.tenant.change("UPDATE inbox SET received_at = :at WHERE id = :id", at=at, id=command.id)
+    else:
+        now.move(timedelta(seconds=1))
 
 
 @guards("old_report")
 @pytest.mark.parametrize("is_early", [False, True])
 def test_end_waits_an_hour_at_most(order: Order, now: TestClock, *, is_early: bool) -> None:
     attempt = answered(order.tenant)
-    command = order.report(attempt, FINISHED)
-    if is_early:  # a wrong clock has accepted it
-        at = latest_written(now()) + timedelta(seconds=1)
-        order.tenant.change("UPDATE inbox SET received_at = :at WHERE id = :id", at=at, id=command.id)
-    else:
-        now.move(REPORT_FIRST)
+    command = order.accept(attempt, FINISHED)
+    now.move(REPORT_FIRST - timedelta(seconds=1))
     end_by_machine(order, attempt)
+    assert order.hear_all().state is AttemptState.IN_PROGRESS
+    pass_the_hour(order, now, command, is_early=is_early)
     assert order.hear_all().reason is Reason.VOICEMAIL
 
 
@@ -211,7 +182,7 @@ def call_of(attempt: Attempt, **fields: str) -> bytes:
 def test_poll_waits_for_an_accepted_report(order: Order, now: TestClock) -> None:
     """The callback of the end is lost."""
     attempt = answered(order.tenant)
-    command = order.report(attempt, FINISHED)
+    command = order.accept(attempt, FINISHED)
     assert attempt.look_at is not None
     now.instant = max(now(), attempt.look_at)
     with answering(200, call_of(attempt, answered_by="machine_start")) as url:
@@ -219,7 +190,7 @@ def test_poll_waits_for_an_accepted_report(order: Order, now: TestClock) -> None
         settle.round()
         waiting = order.tenant.attempt(attempt.id)
         assert (waiting.state, waiting.look_at) == (AttemptState.IN_PROGRESS, now() + ASK_EVERY)
-        assert order.refusal(command) is None
+        assert order.refusal_code(command) is None
         now.move(ASK_EVERY)
         settle.round()
     assert order.tenant.attempt(attempt.id).reason is Reason.ANSWERED
@@ -229,12 +200,12 @@ def test_poll_waits_for_an_accepted_report(order: Order, now: TestClock) -> None
 def test_lost_end_is_given_up_after_an_accepted_report(order: Order, now: TestClock) -> None:
     attempt = answered(order.tenant)
     now.move(MAX_QUEUE + order.tenant.policy.room + order.tenant.policy.max_call)
-    command = order.report(attempt, CALL_BACK)
+    command = order.accept(attempt, CALL_BACK)
     with answering(500, b"{}") as url:
         settle = settle_at(order.tenant, url)
         settle.round()
         assert order.tenant.attempt(attempt.id).state is AttemptState.IN_PROGRESS
-        assert order.refusal(command) is None
+        assert order.refusal_code(command) is None
         now.move(timedelta(minutes=10))
         settle.round()
     lost = order.tenant.attempt(attempt.id)
@@ -255,8 +226,7 @@ def test_waiting_reports_are_read_with_the_prices(order: Order) -> None:
 
 
 def found_ringing(tenant: Tenant) -> Attempt:
-    lost = an_attempt_of_unknown_outcome(tenant)
-    return tenant.take(lost, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
+    return see_leg(tenant, an_attempt_of_unknown_outcome(tenant))
 
 
 @guards("callback_first")
@@ -276,24 +246,24 @@ def test_report_waits_for_the_stored_answer(
     """The worker of the commands is quicker than that of the callbacks."""
     attempt = ringing(order.tenant)
     order.store_answer(attempt)
-    command = order.report(attempt, outcome)
+    command = order.accept(attempt, outcome)
     assert order.waits(command)
     [(task, waiting, after_s)] = order.hints.put_off
     assert (task, waiting) == (tasks.APPLY, (command.id,))
     assert after_s > 0, "no worker is busy with it meanwhile"
     order.hear_all()
-    assert order.refusal(command) is None
+    assert order.refusal_code(command) is None
     assert order.tenant.attempt(attempt.id).outcome is outcome
 
 
 def test_report_and_end_do_not_wait_for_each_other(order: Order) -> None:
     attempt = a_placed_attempt(order.tenant)
     order.store_answer(attempt)
-    command = order.report(attempt, CALL_BACK)
+    command = order.accept(attempt, CALL_BACK)
     end_by_machine(order, attempt)
     assert order.waits(command)
     assert order.hear_all().state is AttemptState.IN_PROGRESS
-    assert order.refusal(command) is None
+    assert order.refusal_code(command) is None
     ended = order.hear_all()
     assert (ended.reason, ended.outcome, unheard(order.tenant)) == (Reason.ANSWERED, CALL_BACK, 0)
     assert follower(order.tenant, attempt) is not None
@@ -302,23 +272,23 @@ def test_report_and_end_do_not_wait_for_each_other(order: Order) -> None:
 def test_report_that_waits_is_refused_if_no_person_answered(order: Order) -> None:
     attempt = a_placed_attempt(order.tenant)
     deliver(order.hear, attempt, a_form(attempt, "ringing"))
-    command = order.report(attempt, OPTED_OUT)
+    command = order.accept(attempt, OPTED_OUT)
     assert order.waits(command)
     order.hear_all()
-    assert code(order.refusal(command)) == "CALL_NOT_ANSWERED"
+    assert order.refusal_code(command) == "CALL_NOT_ANSWERED"
 
 
 def test_report_does_not_wait_for_a_callback_in_quarantine(order: Order) -> None:
     attempt = a_placed_attempt(order.tenant)
     order.store_answer(attempt)
     order.tenant.change("UPDATE carrier_events SET quarantined_at = :now", now=order.tenant.now())
-    assert code(order.refusal(order.report(attempt, FINISHED))) == "CALL_NOT_ANSWERED"
+    assert order.refusal_code(order.accept(attempt, FINISHED)) == "CALL_NOT_ANSWERED"
 
 
 def test_report_waits_for_no_callback_of_another_call(order: Order) -> None:
     order.store_answer(a_placed_attempt(order.tenant))
-    command = order.report(a_placed_attempt(order.tenant), FINISHED)
-    assert code(order.refusal(command)) == "CALL_NOT_ANSWERED"
+    command = order.accept(a_placed_attempt(order.tenant), FINISHED)
+    assert order.refusal_code(command) == "CALL_NOT_ANSWERED"
 
 
 @guards("report_waits_an_hour")
@@ -326,24 +296,20 @@ def test_report_waits_for_no_callback_of_another_call(order: Order) -> None:
 def test_report_waits_an_hour_at_most(order: Order, now: TestClock, *, is_early: bool) -> None:
     attempt = a_placed_attempt(order.tenant)
     order.store_answer(attempt)
-    command = order.report(attempt, FINISHED)
+    command = order.accept(attempt, FINISHED)
     now.move(REPORT_FIRST - timedelta(seconds=1))
     assert order.waits(command)
-    if is_early:  # a wrong clock has accepted it
-        at = latest_written(now()) + timedelta(seconds=1)
-        order.tenant.change("UPDATE inbox SET received_at = :at WHERE id = :id", at=at, id=command.id)
-    else:
-        now.move(timedelta(seconds=1))
-    assert code(order.refusal(command)) == "CALL_NOT_ANSWERED"
+    pass_the_hour(order, now, command, is_early=is_early)
+    assert order.refusal_code(command) == "CALL_NOT_ANSWERED"
 
 
 def test_callbacks_are_read_only_for_a_report_that_is_refused(order: Order) -> None:
     accepted, refused = answered(order.tenant), a_placed_attempt(order.tenant)
     counts = []
     for attempt in (accepted, refused):
-        command = order.report(attempt, FINISHED)
+        command = order.accept(attempt, FINISHED)
         with statements_of(order.tenant.database) as sent:
-            order.refusal(command)
+            order.refusal_code(command)
         counts.append(sum("FROM carrier_events" in each for each in sent))
     assert counts == [0, 1]
 
@@ -351,10 +317,10 @@ def test_callbacks_are_read_only_for_a_report_that_is_refused(order: Order) -> N
 def test_person_is_not_called_again_after_an_accepted_report(order: Order, now: TestClock) -> None:
     """The end of the call is heard before the report is applied, and a retry would be due."""
     attempt = answered(order.tenant)
-    command = order.report(attempt, FINISHED)
+    command = order.accept(attempt, FINISHED)
     end_by_machine(order, attempt)
     order.hear_all()
-    assert order.refusal(command) is None
+    assert order.refusal_code(command) is None
     order.hear_all()
     now.move(timedelta(hours=4, seconds=1))
     assert {each.state for each in order.tenant.attempts(attempt.interview_id)} == {AttemptState.COMPLETED}

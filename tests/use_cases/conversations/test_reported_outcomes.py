@@ -4,13 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from scheduler.domain.attempt import AttemptState, ConversationOutcome, Progressed, Reason
-from scheduler.domain.call import Accepted, AnsweredBy, CallProgress, CallStatus
+from scheduler.domain.attempt import AttemptState, ConversationOutcome, Reason
+from scheduler.domain.call import AnsweredBy, CalleeClock, CallStatus, TimezoneSource
 from scheduler.domain.command import (
     DeleteAttempt,
     DeleteInterview,
     InvokeAttempt,
-    ReportOutcome,
     UpdateInterview,
 )
 from scheduler.domain.interview import InterviewStatus
@@ -18,30 +17,43 @@ from scheduler.lifecycle.conversations import MOST_CALL_BACKS
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.settle import Settle
 from tests.architecture.guards import guards
-from tests.conftest import TestClock, seed
+from tests.conftest import TestClock
 from tests.support.builders import (
+    ApiWriter,
+    Reach,
+    RecordingHints,
     Tenant,
+    a_number,
     a_pending_attempt,
     a_placed_attempt,
-    a_sid,
+    a_voice_key,
 )
-from tests.use_cases.conftest import Perform, a_voice_key, answered, end
+from tests.use_cases.conftest import Perform, answered, candidate_of, end
 from tests.use_cases.conversations.conftest import (
     CALL_BACK,
     FINISHED,
+    IN_UTC,
     SCREENED,
+    TECHNICAL,
     TOMORROW_AT_SIX,
     booked,
     code,
     follower,
+    placed,
+    refusal_of,
     report,
+    reporting,
 )
+
+IN_NEW_YORK = Reach(phone_number="+12125550123", timezone=None)
+IN_KOLKATA = CalleeClock(source=TimezoneSource.ZONE, zones=("Asia/Kolkata",))
+
 
 # ---- without a report
 
 
-def test_without_a_voice_key_an_answered_call_completes_at_once(retrying: Tenant) -> None:
-    a_voice_key(Tenant(**{**vars(retrying), "company_id": seed(retrying.database, retrying.now()).company_id}))
+def test_without_a_voice_key_an_answered_call_completes_at_once(retrying: Tenant, other: Tenant) -> None:
+    a_voice_key(other)
     ended = end(retrying, answered(retrying))
     assert retrying.interview_status(ended) is InterviewStatus.COMPLETED
     assert (ended.outcome, ended.outcome_until) == (None, None)
@@ -77,9 +89,8 @@ def test_interview_waits_for_the_outcome_and_is_then_completed(
 @guards("awaited_outcome")
 def test_interview_is_not_invoked_while_its_outcome_is_awaited(voice: Tenant, perform: Perform) -> None:
     ended = end(voice, answered(voice))
-    answer = perform(InvokeAttempt(interview_id=ended.interview_id)).answer
-    assert answer is not None
-    assert code(answer.refusal) == "CALL_ATTEMPT_IN_PROGRESS"
+    invoke = InvokeAttempt(interview_id=ended.interview_id)
+    assert code(refusal_of(perform(invoke))) == "CALL_ATTEMPT_IN_PROGRESS"
     assert follower(voice, ended) is None
 
 
@@ -90,9 +101,9 @@ def test_interview_is_not_invoked_while_its_outcome_is_awaited(voice: Tenant, pe
 @pytest.mark.parametrize(
     ("outcome", "delay"),
     [
-        (ConversationOutcome.SCREENED, timedelta(hours=4)),
+        (SCREENED, timedelta(hours=4)),
         (ConversationOutcome.HUNG_UP_EARLY, timedelta(hours=2)),
-        (ConversationOutcome.TECHNICAL, timedelta(minutes=5)),
+        (TECHNICAL, timedelta(minutes=5)),
     ],
 )
 def test_conversation_that_failed_is_retried(
@@ -133,7 +144,7 @@ def test_person_is_called_back_at_the_time_on_their_clock(voice: Tenant, perform
     attempt = end(voice, attempt) if is_live else attempt
     back = follower(voice, attempt)
     assert back is not None
-    assert back.due_at.isoformat() == "2026-04-03T16:00:00+00:00", "six in the evening in Bratislava"
+    assert back.due_at.isoformat() == IN_UTC
     assert (back.schedule.requested, back.chain_id) == (TOMORROW_AT_SIX, attempt.chain_id)
     assert (back.retry_number, back.call_backs) == (1, 1)
     assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
@@ -162,9 +173,7 @@ def test_chain_has_three_call_backs_and_keeps_its_retries(voice: Tenant, perform
         end(voice, attempt)
         back = voice.attempts(attempt.interview_id)[-1]
         now.move(back.due_at - now())
-        [claim] = voice.dial.claim([back.id]).claimed
-        voice.dial.record([(claim.attempt, Accepted(call_sid=a_sid()))])
-        attempt = answered(voice, voice.attempt(back.id))
+        attempt = answered(voice, placed(voice, back))
     assert code(report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX)) == "TOO_MANY_CALL_BACKS"
     assert report(perform, attempt, SCREENED) is None
     end(voice, attempt)
@@ -213,9 +222,7 @@ def test_explicit_expiry_refuses_a_call_back_after_it(voice: Tenant, perform: Pe
 
 def test_same_report_again_gets_the_first_answer(voice: Tenant, perform: Perform, now: TestClock) -> None:
     attempt = answered(voice)
-    request = ReportOutcome(
-        interview_id=attempt.interview_id, attempt_id=attempt.id, outcome=CALL_BACK, call_back_at=TOMORROW_AT_SIX
-    )
+    request = reporting(attempt, CALL_BACK, TOMORROW_AT_SIX)
     first = perform(request).answer
     now.move(timedelta(seconds=20))
     assert perform(request).answer == first
@@ -259,11 +266,12 @@ def test_call_that_no_person_answered_has_no_outcome(voice: Tenant, perform: Per
     assert follower(voice, attempt) is not None
 
 
-def test_report_decides_before_the_carriers_verdict_of_a_machine(voice: Tenant, perform: Perform) -> None:
-    attempt = voice.take(
-        a_placed_attempt(voice), Progressed(rank=CallProgress.ANSWERED, answered_by=AnsweredBy.MACHINE)
-    )
-    assert report(perform, attempt, FINISHED) is None
+@pytest.mark.parametrize("outcome", [FINISHED, pytest.param(TECHNICAL, marks=guards("technical_outcome"))])
+def test_report_decides_before_the_carriers_verdict_of_a_machine(
+    voice: Tenant, perform: Perform, outcome: ConversationOutcome
+) -> None:
+    attempt = answered(voice, answered_by=AnsweredBy.MACHINE)
+    assert report(perform, attempt, outcome) is None
     assert end(voice, attempt).reason is Reason.ANSWERED
 
 
@@ -309,6 +317,53 @@ def test_call_that_outlasts_the_named_time_is_followed_at_once(voice: Tenant, pe
     back = follower(voice, attempt)
     assert back is not None
     assert back.due_at == voice.now()
+
+
+@guards("named_clock")
+@pytest.mark.parametrize("reach", [Reach(phone_number=a_number(), timezone="America/New_York"), IN_NEW_YORK])
+def test_named_time_is_kept_on_a_clock_that_changes_in_the_call(
+    voice: Tenant, perform: Perform, hints: RecordingHints, reach: Reach
+) -> None:
+    """As that of a pending attempt, which is scheduled again."""
+    attempt = answered(voice)
+    assert report(perform, attempt, CALL_BACK, TOMORROW_AT_SIX) is None
+    ApiWriter(tenant=voice, hints=hints).change_reach(voice.principal, candidate_of(voice, attempt), reach)
+    end(voice, attempt)
+    back = follower(voice, attempt)
+    assert back is not None
+    assert back.due_at.isoformat() == "2026-04-03T22:00:00+00:00", "six in the evening in New York"
+    assert (back.schedule.requested, back.schedule.clock.zones) == (TOMORROW_AT_SIX, ("America/New_York",))
+
+
+@pytest.mark.parametrize(
+    ("at", "due"),
+    [
+        pytest.param(TOMORROW_AT_SIX, "2026-04-03T12:30:00+00:00", marks=guards("chain_zone")),
+        pytest.param(f"{TOMORROW_AT_SIX}[u-ca=iso8601]", "2026-04-03T12:30:00+00:00", marks=guards("chain_zone")),
+        (f"{TOMORROW_AT_SIX}[Europe/Bratislava]", "2026-04-03T16:00:00+00:00"),
+        (f"{TOMORROW_AT_SIX}+02:00", "2026-04-03T16:00:00+00:00"),
+        ("2026-04-03T16:00:00Z", "2026-04-03T16:00:00+00:00"),
+    ],
+)
+def test_named_time_is_on_the_zone_that_a_client_named(voice: Tenant, perform: Perform, at: str, due: str) -> None:
+    """The voice server sees that clock, and not that of the number."""
+    attempt = answered(voice, a_placed_attempt(voice, clock=IN_KOLKATA))
+    assert report(perform, attempt, CALL_BACK, at) is None
+    assert report(perform, attempt, CALL_BACK, at) is None, "the same again"
+    end(voice, attempt)
+    back = follower(voice, attempt)
+    assert back is not None
+    assert back.due_at.isoformat() == due
+
+
+@guards("chain_zone")
+def test_impossible_time_is_judged_on_the_zone_of_the_chain(voice: Tenant, perform: Perform) -> None:
+    attempt = answered(voice, a_placed_attempt(voice, clock=IN_KOLKATA))
+    assert code(report(perform, attempt, CALL_BACK, "at six")) == "INVALID_DATE_FORMAT"
+    refusal = report(perform, attempt, CALL_BACK, "2026-04-03T21:00:00")
+    assert refusal is not None
+    assert refusal.details["nextAllowedScheduledAt"] == "2026-04-04T08:00:00[Asia/Kolkata]"
+    assert report(perform, attempt, CALL_BACK, refusal.details["nextAllowedScheduledAt"]) is None
 
 
 @guards("one_follows")

@@ -10,6 +10,7 @@ from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import MachineDetection
 from scheduler.lifecycle.policy import LOOK_TO_END, LOOK_TO_SEND
+from scheduler.use_cases.dial import Dialler
 from scheduler.use_cases.dialling import watch
 from scheduler.use_cases.dialling.claim import ToSend
 from scheduler.use_cases.dialling.look import PermittedOrder
@@ -67,10 +68,14 @@ def permit(looks: Looks, alarm: LeaseAlarm) -> Permit:
     return a_permit(looks, alarm)
 
 
-def a_permit(looks: Looks, alarm: LeaseAlarm) -> Permit:
-    ends = looks.clock() + LEASE_S
-    claim = ToSend(attempt=looks.attempt, send_at=looks.tenant.now(), lease_ends=ends, send_by=ends)
+def a_permit(looks: Looks, alarm: LeaseAlarm, *, send_within_s: float = LEASE_S) -> Permit:
+    claim = a_claim(looks.tenant, looks.attempt, looks.clock(), send_within_s=send_within_s)
     return Permit(claim, looks, alarm, looks.tenant.now)
+
+
+def a_claim(tenant: Tenant, attempt: Attempt, started: float, *, send_within_s: float) -> ToSend:
+    ends, send_by = started + LEASE_S, started + send_within_s
+    return ToSend(attempt=attempt, send_at=tenant.now(), lease_ends=ends, send_by=send_by)
 
 
 async def test_fresh_look_permits_the_call(permit: Permit, looks: Looks) -> None:
@@ -144,6 +149,44 @@ async def test_permit_gives_up_after_some_looks(permit: Permit, looks: Looks, no
     assert not permit.is_given_back
 
 
+@guards("send_by")
+async def test_call_is_not_looked_at_after_its_time_to_send(
+    looks: Looks, alarm: LeaseAlarm, clock: MonotonicClock
+) -> None:
+    permit = a_permit(looks, alarm, send_within_s=1.0)
+    clock.at += 1.0
+    assert await permit.order() is None
+    assert (permit.is_too_late, looks.made) == (True, 0)
+
+
+@guards("send_by")
+async def test_old_look_is_not_repeated_after_the_time_to_send(
+    looks: Looks, alarm: LeaseAlarm, clock: MonotonicClock
+) -> None:
+    permit = a_permit(looks, alarm, send_within_s=30.0)
+    assert await permit.order() is not None
+    clock.at += 30.0
+    assert not await permit.connected()
+    assert (permit.is_too_late, permit.may_leave(), looks.made) == (True, False, 1)
+
+
+@guards("late_claim")
+@pytest.mark.usefixtures("alarm")
+def test_claim_that_is_known_too_late_holds_no_timer(tenant: Tenant, dialler: Dialler, clock: MonotonicClock) -> None:
+    """Its lease is over, so the timer would end the process with all its other calls."""
+    claim = a_claim(tenant, a_claimed_attempt(tenant), clock() - LEASE_S, send_within_s=LEASE_S / 2)
+
+    async def send() -> int:
+        dialler.sender.send([claim])
+        held = len(dialler._alarm)
+        await dialler.sender.end()
+        await dialler.recorder.run(lambda: True)
+        return held
+
+    assert dialler._loop.run_until_complete(send()) == 0
+    assert tenant.history(claim.attempt.id)[-1] == "deferred"
+
+
 async def test_hanging_look_is_awaited_no_longer_than_the_call(
     tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock
 ) -> None:
@@ -152,8 +195,7 @@ async def test_hanging_look_is_awaited_no_longer_than_the_call(
     async def hangs() -> None:
         await asyncio.Event().wait()
 
-    mine = a_claimed_attempt(tenant)
-    claim = ToSend(attempt=mine, send_at=tenant.now(), lease_ends=clock() + LEASE_S, send_by=clock() + 0.1)
+    claim = a_claim(tenant, a_claimed_attempt(tenant), clock(), send_within_s=0.1)
     permit = Permit(claim, hangs, alarm, tenant.now)
     async with asyncio.timeout(LEASE_S / 2):
         assert await permit.order() is None

@@ -215,7 +215,7 @@ def test_line_that_says_stored_is_next_to_its_row() -> None:
     stored = [
         each for each in functions if any("is_stored=True" in ast.unparse(line) for line in calls_in(each, "error"))
     ]
-    assert len(stored) == 6
+    assert len(stored) == 5
     for each in stored:
         [line] = [line for line in calls_in(each, "error") if "is_stored=True" in ast.unparse(line)]
         [row] = [*calls_in(each, "raise_in"), *calls_in(each, "raise_each_in")]

@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Ended, Proven, Reason
@@ -24,6 +25,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.statements import statements_of
+from tests.use_cases.conftest import refusing
 from tests.use_cases.test_batches import BUSY, stored
 from tests.use_cases.test_hear import a_form
 
@@ -244,12 +246,9 @@ def test_alarm_names_the_number_by_its_id_only(tenant: Tenant, callers: CallerRe
     assert tenant.caller not in str(line)
 
 
-def test_alarm_and_counts_are_stored_together(
-    tenant: Tenant, callers: CallerReputation, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_alarm_and_counts_are_stored_together(tenant: Tenant, callers: CallerReputation) -> None:
     end(tenant, *[Reason.BLOCKED_BY_NETWORK] * 3)
-    with monkeypatch.context() as broken, suppress(ZeroDivisionError):
-        broken.setattr(CallerReputation, "_report_blocked", lambda *_: 1 / 0)
+    with refusing(tenant, "INSERT ON alarms"), pytest.raises(DBAPIError, match="refused"):
         callers.fold()
     assert tenant.ask("SELECT count(*) FROM caller_days") == [(0,)]
     assert counts(callers, tenant) == (3, 0, 0, 3)

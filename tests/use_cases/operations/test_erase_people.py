@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -13,9 +12,7 @@ from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.interview import InterviewStatus
-from scheduler.persistence.stores import Stores
-from scheduler.use_cases.operations import erase
-from scheduler.use_cases.operations.erase import ErasePeople, cancel_interviews
+from scheduler.use_cases.operations.erase import ErasePeople
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources import candidates
 from scheduler.use_cases.shared import hints as tasks
@@ -23,7 +20,7 @@ from tests.architecture.guards import guards
 from tests.conftest import TestClock, wait_until
 from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_pending_attempt, a_placed_attempt
 from tests.support.statements import statements_of
-from tests.use_cases.conftest import candidate_of, finish
+from tests.use_cases.conftest import candidate_of, finish, refusing
 
 FIRST = 2
 """Interviews that the request cancels itself."""
@@ -186,21 +183,14 @@ def test_locked_ended_call_of_a_person_keeps_no_other_waiting(
 
 
 def test_unexpected_error_keeps_no_other_person_waiting(
-    tenant: Tenant, records: ApiWriter, worker: ErasePeople, now: TestClock, monkeypatch: pytest.MonkeyPatch
+    tenant: Tenant, records: ApiWriter, worker: ErasePeople, now: TestClock
 ) -> None:
     first, second = calls_of_one_person(tenant, 5), calls_of_one_person(tenant, 5)
     for calls in (first, second):
         records.delete_candidate(tenant.principal, candidate_of(tenant, calls[0]))
         now.move(timedelta(seconds=1))
-    failing = candidate_of(tenant, first[0])
-
-    def fail_for_one(stores: Stores, candidate_id: UUID, *more: Any) -> bool:
-        if candidate_id == failing:
-            raise RuntimeError
-        return cancel_interviews(stores, candidate_id, *more)
-
-    with monkeypatch.context() as patched, capture_logs() as lines:
-        patched.setattr(erase, "cancel_interviews", fail_for_one)
+    failing = f"OLD.candidate_id = '{candidate_of(tenant, first[0])}'"
+    with refusing(tenant, "UPDATE ON interviews", failing), capture_logs() as lines:
         worker.turn()
     assert (left(tenant, second), leaving(tenant)) == ([], 1)
     assert [line["log_level"] for line in lines if line["event"].startswith("erased_person_put_off")] == ["error"]

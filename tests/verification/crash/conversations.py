@@ -17,12 +17,10 @@ from scheduler.domain.call import CallProgress, MachineDetection
 from scheduler.domain.command import Command, DeleteInterview, InvokeAttempt, ReportOutcome, Request
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.principal import VOICE, KeyKind
 from scheduler.lifecycle.policy import VERDICT_WAIT
-from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import seed
-from tests.support.builders import ALWAYS, Tenant, of_company
+from tests.support.builders import ALWAYS, Tenant, a_voice_key, of_company
 from tests.verification.crash.behaviours import HEARD_AS_ANSWERED, JUDGED, Ending
 from tests.verification.crash.stories import Cell, Play, cells, how_it_ended
 from tests.verification.judge.history import Verb
@@ -46,9 +44,7 @@ def a_voice_server(play: Play, *, has_verdict: bool = False) -> Iterator[Tenant]
     detection = MachineDetection.ASYNC if has_verdict else MachineDetection.SYNC
     settings = {"intervals": ALWAYS, "retry_policy": _AT_ONCE, "machine_detection": detection}
     company = of_company(play.tenant, seed(play.tenant.database, play.tenant.now(), **settings))
-    Keys(company.database, company.hasher, company.now).create(
-        kind=KeyKind.REGULAR, name="voice", company_id=company.company_id, scopes=frozenset({VOICE})
-    )
+    a_voice_key(company)
     yield company
     play.wait(play.is_over, "all attempts are finished")
     _is_booked_once_each(play, company)

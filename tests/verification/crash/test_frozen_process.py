@@ -109,6 +109,18 @@ def test_process_frozen_past_its_lease_dies_instead_of_ringing(postgres_url: str
         assert {"placed", "deferred", "not_placed"}.isdisjoint(call.history), "the process has recorded nothing"
 
 
+def test_process_frozen_past_its_time_to_send_returns_the_call(postgres_url: str) -> None:
+    """The rest of the lease is for the POST, and for the return of unsent calls."""
+    with working(postgres_url, DIAL_LEASE_S="40", SETTLE_S="60", CARRIER_TOTAL_TIMEOUT_S="36") as setup:
+        call = claimed_and_frozen(setup, postgres_url)
+        let_time_pass(setup.tenant.policy.send_within, says="its time to be sent is over")
+        thawed(call.process)
+        wait_until(lambda: len(call.history) > 2, says="the attempt has a result")
+        assert stopped(call.process) == [0]
+        assert call.requests == []
+        assert call.history == ["created", "claimed", "deferred"]
+
+
 def test_process_frozen_for_less_than_its_lease_rings(postgres_url: str) -> None:
     with working(postgres_url, DIAL_LEASE_S="30", SETTLE_S="60") as setup:
         setup.carrier.plan(ring_s=0.1, talk_s=0.1)

@@ -79,6 +79,7 @@ def hinted(dialler: Dialler, ids: list[UUID], what: Callable[[], bool]) -> bool:
 
 @pytest.mark.timeout(180)
 def test_starved_dialler_leaves_no_unsent_call_undecided(postgres_url: str) -> None:
+    """Each call is returned after three looks that were too old, long before its time to be sent is over."""
     with working(postgres_url, DIAL_LEASE_S="12", SETTLE_S="14", TWILIO_CPS="200") as setup:
         setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
         process = setup.dialling(bulk_attempts(postgres_url, setup.tenant, 300, due_at=setup.tenant.now()))

@@ -29,15 +29,13 @@ from scheduler.domain.command import (
 )
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.principal import KeyKind
 from scheduler.persistence.errors import LockTaken
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.outcome_waits import OutcomeWaits
 from scheduler.use_cases.submit import Submit
 from tests.conftest import TestClock, seed
-from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_placed_attempt, of_company
+from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_placed_attempt, a_voice_key, of_company
 from tests.verification.races.race_setup import RACES
 
 PARTIES = 5
@@ -167,13 +165,8 @@ def unlocked(step: Callable[[], T]) -> T:
 
 @pytest.fixture
 def voice(tenant: Tenant) -> Tenant:
-    return with_voice_key(of_company(tenant, seed(tenant.database, tenant.now(), retry_policy=RetryPolicy())))
-
-
-def with_voice_key(company: Tenant) -> Tenant:
-    Keys(company.database, company.hasher, company.now).create(
-        kind=KeyKind.REGULAR, name="voice", company_id=company.company_id, scopes=frozenset({"voice"})
-    )
+    company = of_company(tenant, seed(tenant.database, tenant.now(), retry_policy=RetryPolicy()))
+    a_voice_key(company)
     return company
 
 
@@ -285,8 +278,8 @@ REFUSALS: Mapping[str, tuple[Begin, Callable[[Race], Sequence[Act]]]] = {
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_late_opt_out_races_and_nothing_rings_after_it(tenant: Tenant, now: TestClock, kind: str) -> None:
     policy = RetryPolicy(delays={"VOICEMAIL": (_DELAY,)})
-    company = seed(tenant.database, tenant.now(), intervals=ALWAYS, retry_policy=policy)
-    voice = with_voice_key(of_company(tenant, company))
+    voice = of_company(tenant, seed(tenant.database, tenant.now(), intervals=ALWAYS, retry_policy=policy))
+    a_voice_key(voice)
     chosen, results = random.Random(RACES), Counter[str]()
     begin, rivals = REFUSALS[kind]
     with ThreadPoolExecutor(PARTIES) as pool:

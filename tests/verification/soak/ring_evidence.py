@@ -145,8 +145,9 @@ def _judge_change(setup: SoakSetup, rung: Rung, found: EvidenceVerdict) -> None:
     document = _read(setup, rung.row)
     setup.whole.change(f"UPDATE attempt_history SET at = at + {_EARLIER} WHERE {entry}")
     restored = _read(setup, rung.row)
-    if document is None or document["seals"]["state"] != "BROKEN":
+    is_found = document is not None and document["seals"]["state"] == "BROKEN"
+    if not is_found:
         found.faults.append(f"{rung.row.id}: a changed row of its history was not found")
     if restored is None or restored["seals"]["state"] == "BROKEN":
         found.faults.append(f"{rung.row.id}: its history is called changed after the change was undone")
-    found.counted["changed and found"] += 1
+    found.counted["changed and found"] += is_found

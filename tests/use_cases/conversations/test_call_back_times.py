@@ -5,16 +5,14 @@ Two judges: the same text in an invoke, and `whenever`, which shares no code wit
 
 import json
 import random
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 import whenever
 
-from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome
-from scheduler.domain.command import Answer, InvokeAttempt, Refusal, ReportOutcome, Request
+from scheduler.domain.attempt import Attempt
+from scheduler.domain.command import InvokeAttempt, Refusal
 from scheduler.domain.company import RetryPolicy
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.submit import Submit
@@ -27,10 +25,14 @@ from tests.support.builders import (
     a_number,
     a_pending_attempt,
     a_placed_attempt,
+    a_voice_key,
     of_company,
 )
 from tests.timing.test_windows_by_brute_force import MINUTES_A_DAY, Hours, first_by_walking, hours
-from tests.use_cases.conftest import a_voice_key, answered, end
+from tests.use_cases.conftest import answered, end, performing
+from tests.use_cases.conversations.conftest import CALL_BACK, pending_of, refusal_of, report
+
+pytestmark = pytest.mark.usefixtures("zones_of_the_wheel")
 
 WEEKDAYS, EVERY_DAY = range(5), range(7)
 OFFICE = hours([(WEEKDAYS, 9 * 60, 210), (WEEKDAYS, 14 * 60, 240)])
@@ -51,14 +53,6 @@ CASES = 4
 """Named times for each zone and hours."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _the_wheels_zones_for_both() -> Iterator[None]:
-    before = whenever.get_tzpath()
-    whenever.reset_tzpath(())
-    yield
-    whenever.reset_tzpath(before)
-
-
 class Talks:
     """Conversations of a company whose people ask to be called back."""
 
@@ -67,32 +61,29 @@ class Talks:
         self._timezone = timezone
         a_voice_key(company)
         hints = RecordingHints()
-        self._submit = Submit(company.database, hints, company.now)
-        self._apply = Apply(company.context, hints)
+        submit = Submit(company.database, hints, company.now)
+        self._perform = performing(company, submit, Apply(company.context, hints))
 
     def attempt(self) -> Attempt:
         """A call that a person with the company's time zone has answered."""
         return answered(self._company, self._of_zone(a_placed_attempt(self._company, a_number())))
 
     def report(self, attempt: Attempt, text: str) -> Refusal | None:
-        outcome = ConversationOutcome.CALL_BACK
-        return self._answer(
-            ReportOutcome(interview_id=attempt.interview_id, attempt_id=attempt.id, outcome=outcome, call_back_at=text)
-        ).refusal
+        return report(self._perform, attempt, CALL_BACK, text)
 
     def called_back(self, attempt: Attempt) -> Attempt:
         """End the call, and return the attempt that follows."""
         end(self._company, attempt)
-        return self._pending(attempt.interview_id)
+        return self._pending(attempt)
 
     def invoked(self, text: str) -> Refusal | Attempt:
         """Ask for the same time as a client does."""
         pending = self._of_zone(a_pending_attempt(self._company, a_number()))
-        refusal = self._answer(InvokeAttempt(interview_id=pending.interview_id, scheduled_at=text)).refusal
-        return refusal or self._pending(pending.interview_id)
+        invoke = InvokeAttempt(interview_id=pending.interview_id, scheduled_at=text)
+        return refusal_of(self._perform(invoke)) or self._pending(pending)
 
-    def _pending(self, interview_id: UUID) -> Attempt:
-        [pending] = [each for each in self._company.attempts(interview_id) if each.state is AttemptState.PENDING]
+    def _pending(self, attempt: Attempt) -> Attempt:
+        [pending] = pending_of(self._company, attempt)
         return pending
 
     def _of_zone(self, attempt: Attempt) -> Attempt:
@@ -102,14 +93,6 @@ class Talks:
             id=attempt.interview_id,
         )
         return attempt
-
-    def _answer(self, request: Request) -> Answer:
-        principal = self._company.principal
-        command = self._submit.command(principal, None, request, idempotency_key=None, request_hash=b"hash").command
-        self._apply.command(command.id)
-        answer = self._submit.find(principal, str(command.id)).answer
-        assert answer is not None
-        return answer
 
 
 def talks(tenant: Tenant, timezone: str | None = None, **settings: Any) -> Talks:

@@ -1,11 +1,9 @@
 """The end of waits for outcomes: a round ends all that are over, and none stops the others or the round."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 
-import pytest
 from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Attempt
@@ -15,33 +13,15 @@ from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared.outcome_waits import OutcomeWaits
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
-from tests.support.builders import Tenant, a_placed_attempt
-from tests.use_cases.conftest import a_voice_key, answered, end
+from tests.support.builders import Tenant, a_placed_attempt, a_voice_key
+from tests.use_cases.conftest import answered, end, refusing
 
 A_SECOND = timedelta(seconds=1)
-Break = Callable[[Attempt, str], AbstractContextManager[None]]
 
 
-@pytest.fixture
-def breaks(voice: Tenant) -> Break:
-    """Make the database refuse changes of an attempt with an SQLSTATE."""
-
-    @contextmanager
-    def broken(attempt: Attempt, code: str) -> Iterator[None]:
-        voice.change(
-            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-            f" $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END $$"
-        )
-        voice.change(
-            "CREATE TRIGGER refuse BEFORE UPDATE ON attempts FOR EACH ROW"
-            f" WHEN (OLD.id = '{attempt.id}') EXECUTE FUNCTION refuse()"
-        )
-        try:
-            yield
-        finally:
-            voice.change("DROP FUNCTION refuse CASCADE")
-
-    return broken
+def stuck_at(attempt: Attempt, tenant: Tenant, code: str) -> AbstractContextManager[None]:
+    """Make the database refuse changes of an attempt."""
+    return refusing(tenant, "UPDATE ON attempts", f"OLD.id = '{attempt.id}'", code)
 
 
 def some_awaited(voice: Tenant, now: TestClock, count: int) -> list[Attempt]:
@@ -83,11 +63,11 @@ def test_unreadable_attempt_stays_not_the_first_overdue(voice: Tenant, now: Test
 
 
 @guards("failed_wait")
-def test_wait_that_cannot_be_ended_is_not_tried_again_at_once(voice: Tenant, now: TestClock, breaks: Break) -> None:
+def test_wait_that_cannot_be_ended_is_not_tried_again_at_once(voice: Tenant, now: TestClock) -> None:
     broken, first, second = some_awaited(voice, now, 3)
     now.move(voice.policy.outcome_wait)
     waits = OutcomeWaits(voice.context, at_once=2)
-    with breaks(broken, "raise_exception"), capture_logs() as logs:
+    with stuck_at(broken, voice, "raise_exception"), capture_logs() as logs:
         waits.end()
         waits.end()
     assert is_completed(voice, first)
@@ -99,13 +79,13 @@ def test_wait_that_cannot_be_ended_is_not_tried_again_at_once(voice: Tenant, now
 
 
 def test_locked_row_stops_no_other_company_and_no_later_step(
-    voice: Tenant, other: Tenant, settle: Settle, now: TestClock, breaks: Break
+    voice: Tenant, other: Tenant, settle: Settle, now: TestClock
 ) -> None:
     a_voice_key(other)
     [stuck, _], [free] = some_awaited(voice, now, 2), some_awaited(other, now, 1)
     polled = a_placed_attempt(voice)
     now.move(max(voice.policy.outcome_wait, polled.look_at - voice.now() if polled.look_at else timedelta()))
-    with breaks(stuck, "lock_not_available"):
+    with stuck_at(stuck, voice, "lock_not_available"):
         settle.round()
     assert is_completed(other, free)
     assert not is_completed(voice, stuck)
@@ -114,12 +94,10 @@ def test_locked_row_stops_no_other_company_and_no_later_step(
     assert is_completed(voice, stuck), "a row that was only locked is tried again in the next round"
 
 
-def test_locked_row_of_a_lone_wait_stops_no_later_step(
-    voice: Tenant, settle: Settle, now: TestClock, breaks: Break
-) -> None:
+def test_locked_row_of_a_lone_wait_stops_no_later_step(voice: Tenant, settle: Settle, now: TestClock) -> None:
     [stuck] = some_awaited(voice, now, 1)
     now.move(voice.policy.outcome_wait)
-    with breaks(stuck, "lock_not_available"):
+    with stuck_at(stuck, voice, "lock_not_available"):
         settle.round()
     assert not is_completed(voice, stuck)
     settle.round()
