@@ -41,7 +41,7 @@ from tests.verification.world.installation import (
 RACES = int(os.environ.get("DUECALL_RACES", "100"))
 """Number of races of each kind. `make proof` runs a thousand."""
 AT_ONCE = 12
-AHEAD_S = 0.1
+AHEAD_S = 0.5
 """Seconds between handing a hint to the dialler and its due time, so that a caller can be earlier."""
 SPREAD_S = 0.015
 STEP_S, GROWTH = 0.002, 1.15
