@@ -16,6 +16,9 @@ from tests.verification.judge.hours import WEEK, Hours, lies_within
 Fields = dict[str, Any]
 RETRIED = {"BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR", "INSTRUCTIONS_FAILED"}
 RETRIED_ONCE = {"UNREACHABLE"}
+FOLLOWED = {"CALL_BACK", "SCREENED", "HUNG_UP_EARLY", "TECHNICAL"}
+REFUSALS = {"WRONG_PERSON", "OPTED_OUT"}
+MOST_CALL_BACKS = 3
 OVER = {"COMPLETED", "FAILED", "CANCELLED"}
 _RINGS = (*(timedelta(seconds=second) for second in range(35)), timedelta(seconds=35) - timedelta.resolution)
 """Instants of the time for which a phone rings, with five seconds more."""
@@ -123,7 +126,8 @@ def faults(snapshot: Snapshot, before: Snapshot) -> Iterator[str]:
 def _faults_of_attempt(snapshot: Snapshot, attempt: Fields) -> Iterator[str]:
     interview = snapshot.interviews[attempt["interview_id"]]
     candidate = snapshot.candidates[interview["candidate_id"]]
-    has_live_leg = attempt["state"] == "FAILED" and attempt["look_at"] is not None
+    # A call that was found late and has ended may wait for a report. Its line is free.
+    has_live_leg = attempt["state"] == "FAILED" and attempt["look_at"] is not None and attempt["hung_up_at"] is None
     is_busy = attempt["state"] == "IN_PROGRESS" or has_live_leg
     if is_busy != any(line["attempt_id"] == attempt["id"] for line in snapshot.lines.values()):
         yield f"{attempt['id']} is {'busy without' if is_busy else 'not busy and has'} a line"
@@ -150,13 +154,24 @@ def _faults_of_new(snapshot: Snapshot, attempt: Fields) -> Iterator[str]:
     if attempt["retry_number"] == 0:
         return
     most = snapshot.companies[attempt["company_id"]]["settings"]["retryPolicy"]["maxRetries"]
-    if attempt["retry_number"] > most:
+    if attempt["retry_number"] - attempt["call_backs"] > most:
         yield f"{attempt['id']} is retry {attempt['retry_number']} of {most}"
-    if len(chain) > 1 and chain[-2]["reason"] not in RETRIED | RETRIED_ONCE:
-        yield f"{attempt['id']} is an automatic retry after {chain[-2]['reason']}"
+    if attempt["call_backs"] > MOST_CALL_BACKS:
+        yield f"{attempt['id']} calls back {attempt['call_backs']} times"
+    if len(chain) > 1 and not _is_followed(chain[-2]):
+        yield f"{attempt['id']} is an automatic retry after {chain[-2]['reason']} {chain[-2]['outcome']}"
     for reason in RETRIED_ONCE:
         if sum(each["reason"] == reason for each in chain) > 1:
             yield f"the chain of {attempt['id']} was retried twice after {reason}"
+
+
+def _is_followed(ended: Fields) -> bool:
+    """Check whether an automatic attempt may follow: a conversation that was answered decides by its outcome."""
+    if ended["outcome"] in REFUSALS:
+        return False
+    if ended["reason"] == "ANSWERED":
+        return ended["outcome"] in FOLLOWED
+    return ended["reason"] in RETRIED | RETRIED_ONCE
 
 
 def _faults_of_interview(snapshot: Snapshot, interview: Fields) -> Iterator[str]:
@@ -176,11 +191,25 @@ def _allowed_statuses(snapshot: Snapshot, interview: Fields, attempts: list[Fiel
     states = [each["state"] for each in attempts]
     if gone:
         return {"CANCELLED", *({"COMPLETED"} if "COMPLETED" in states else {"FAILED"} if "FAILED" in states else set())}
-    if "COMPLETED" in states:
+    outcomes = {each["outcome"] or "FINISHED" for each in attempts if _is_decided(each)}
+    if outcomes == {"FINISHED"}:
         return {"COMPLETED"}
+    reported = {"COMPLETED"} if "FINISHED" in outcomes else set()
+    if any(each["outcome"] is not None for each in attempts):
+        # A refusal cancels a pending attempt, and leaves the status to the rules of its reason.
+        reported |= _STATUSES_OF_REPORTS
+    if any(each["outcome_until"] is not None for each in attempts):
+        return {"SCHEDULED", *reported}
     if {"PENDING", "IN_PROGRESS"} & set(states):
         return {"SCHEDULED"}
     if any(each["look_at"] is not None for each in attempts):
-        return {"SCHEDULED", "FAILED"}
+        return {"SCHEDULED", "FAILED", *reported}
     # The last attempt was cancelled. An earlier attempt may have been proven to have failed since.
-    return {"FAILED"} if states and states[-1] == "FAILED" else {"SCHEDULED", "FAILED"}
+    return {"FAILED", *reported} if states and states[-1] != "CANCELLED" else {"SCHEDULED", "FAILED", *reported}
+
+
+_STATUSES_OF_REPORTS = {"FAILED", "CANCELLED", "COMPLETED"}
+
+
+def _is_decided(attempt: Fields) -> bool:
+    return bool(attempt["state"] == "COMPLETED" and attempt["outcome_until"] is None)

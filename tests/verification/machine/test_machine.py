@@ -104,11 +104,16 @@ class Machine(RuleBasedStateMachine):
     def step(self, chosen: int) -> None:
         """Run a step drawn from one integer, because the possible steps may differ between runs (ids, tokens)."""
         dice = random.Random(chosen)
-        what = dice.choice([step.what for step in STEPS for _ in range(step.weight) if step.needs(self)])
-        choices = {name: dice.choice(each) for name, each in _BY[what].items()}
+        steps = self.possible_steps()
+        what = dice.choice([step.what for step in steps for _ in range(step.weight) if step.needs(self)])
+        by = next(step.by for step in steps if step.what == what)
+        choices = {name: dice.choice(each) for name, each in by.items()}
         hypothesis.note(f"{what} {choices}")
         self.is_whole = False
         getattr(self, what)(**choices)
+
+    def possible_steps(self) -> "Sequence[Step]":
+        return STEPS
 
     def tenant_of(self, row: Fields) -> Any:
         return next(tenant for tenant in self.world.tenants if tenant.company_id == row["company_id"])
@@ -403,12 +408,21 @@ STEPS = (
     Step("change_settings", 1, by={"which": any_one, "always": mostly, "max_retries": range(4), "soon": mostly}),
     Step("change_reach", 1, by={"which": any_one, "number": any_one, "zone": ZONES, "soon": mostly}),
 )
-_BY = {step.what: step.by for step in STEPS}
 
 
 @pytest.mark.timeout(1800)
 def test_rules_hold_after_any_sequence_of_steps(
     database: Database, postgres_url: str, cleaner: Callable[[], object], aloud: Callable[[str], None]
+) -> None:
+    run(Machine, database, postgres_url, cleaner, aloud)
+
+
+def run(
+    machine: type[Machine],
+    database: Database,
+    postgres_url: str,
+    cleaner: Callable[[], object],
+    aloud: Callable[[str], None],
 ) -> None:
     other = random.SystemRandom().randrange(10**6) if "DUECALL_EXAMPLES" in os.environ else 20
     chosen = int(os.environ.get("DUECALL_SEED") or other)
@@ -420,9 +434,9 @@ def test_rules_hold_after_any_sequence_of_steps(
             cleaner()
             return World(database=database, looking=looking)
 
-        Machine.new_world = new_world
-        Machine.steps = Machine.rings = Machine.examples = 0
-        run_state_machine_as_test(hypothesis.seed(chosen)(Machine), settings=SETTINGS)
+        machine.new_world = new_world
+        machine.steps = machine.rings = machine.examples = 0
+        run_state_machine_as_test(hypothesis.seed(chosen)(machine), settings=SETTINGS)
     seconds = monotonic() - began
-    aloud(f"{Machine.examples} examples, {Machine.steps} steps, {Machine.rings} rings, {seconds:.1f} s, seed {chosen}")
-    assert Machine.rings > EXAMPLES, "too few calls rang"
+    aloud(f"{machine.examples} examples, {machine.steps} steps, {machine.rings} rings, {seconds:.1f} s, seed {chosen}")
+    assert machine.rings > EXAMPLES, "too few calls rang"
