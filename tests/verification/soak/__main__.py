@@ -115,6 +115,9 @@ def main(
         ):
             lengths = Lengths(seconds=minutes * 60, voice_s=voice_minutes * 60)
             verdict = soak(setup, nemesis, partners, seed=chosen, rate=rate, lengths=lengths)
+    for heading, faults in verdict.faults.items():  # again, because a reader of a long log sees its end
+        for each in faults[:3]:
+            print(f"{heading}: {each}")
     say("clean" if verdict.is_clean else "NOT CLEAN")
     sys.exit(0 if verdict.is_clean else 1)
 
