@@ -110,7 +110,9 @@ def _preview(use_cases: ConsoleUseCases, wanted: _Decision) -> Sequence[str]:
         "Late proof still wins: if the carrier shows the call later, its outcome replaces the decision, and a new call"
         " is cancelled while it is pending."
     )
-    if undecided.replaced_by is not None:
+    if undecided.reported is not None:
+        again = f"Call again is refused: the phone rang, and a conversation has reported {undecided.reported}."
+    elif undecided.replaced_by is not None:
         again = f"Call again is refused: the interview has the newer attempt {undecided.replaced_by}."
     claimed = "not known" if outcome.claimed_at is None else utc_text(outcome.claimed_at)
     return [

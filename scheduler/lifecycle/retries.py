@@ -21,6 +21,7 @@ from scheduler.domain.refusals import (
     NewerCallAttempt,
     OutcomeDecided,
     OutcomeNotUnknown,
+    OutcomeReported,
     TimezoneUnknown,
 )
 from scheduler.lifecycle.conversations import cause_of_retry, retries_before, status_of_answered
@@ -206,12 +207,19 @@ def on_decision(attempt: Attempt, newer: Sequence[Attempt], request: DecideOutco
     """Choose the event of a decision. None: the same decision was made before.
 
     `newer` are the later attempts of the interview. Raises OutcomeNotUnknown, OutcomeDecided; CallAttemptInProgress if
-    the carrier shows a live call, whose end will decide; NewerCallAttempt for a call again after a newer attempt.
+    the carrier shows a live call, whose end will decide; for a call again OutcomeReported if its conversation has
+    reported, and NewerCallAttempt after a newer attempt.
     """
     if attempt.decision is request.decision:
         return None
     must_be_undecided(attempt)
     if request.decision is Decision.DID_NOT_RING:
+        if attempt.outcome is not None:  # guard: repeated_conversation
+            raise OutcomeReported(
+                "A conversation of this call has reported an outcome, so the phone rang: see details.outcome. Decide"
+                " that it rang, or leave it.",
+                outcome=attempt.outcome.value,
+            )
         # An invoke would replace a pending attempt, or call a person who was called in the meantime.
         for each in newer:
             if may_replace(each):

@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import Now, remaining_s
-from scheduler.domain.attempt import Attempt, Decision
+from scheduler.domain.attempt import Attempt, ConversationOutcome, Decision
 from scheduler.domain.command import CancelAttempt, Command, CommandKind, DecideOutcome
 from scheduler.domain.principal import OPERATORS, SYSTEM, Act, TargetKind, Verb
 from scheduler.domain.refusals import CancelledInPart, DecisionWaiting
@@ -157,6 +157,8 @@ class Undecided:
     outcome: UnknownOutcome
     replaced_by: UUID | None
     """A newer attempt of the interview, after which this one is not repeated."""
+    reported: ConversationOutcome | None
+    """The outcome that its conversation has reported, after which it is not repeated either."""
 
 
 class UnknownOutcomes(OperatorUseCase):
@@ -190,12 +192,13 @@ class UnknownOutcomes(OperatorUseCase):
             if found.is_decided:
                 raise DecisionWaiting
             newer = newer_than(attempt, stores.attempts.find_of_interview(attempt.interview_id))
-            return Undecided(outcome=found, replaced_by=next((each.id for each in newer if may_replace(each)), None))
+            replaced_by = next((each.id for each in newer if may_replace(each)), None)
+            return Undecided(outcome=found, replaced_by=replaced_by, reported=attempt.outcome)
 
     def decide(self, attempt_id: UUID, decision: Decision, reason: str) -> UUID | None:
         """Accept a decision and return the id of its command. None: the same decision was made before.
 
-        Raises InvalidPauseReason, NotFound, OutcomeNotUnknown, OutcomeDecided, NewerCallAttempt,
+        Raises InvalidPauseReason, NotFound, OutcomeNotUnknown, OutcomeDecided, OutcomeReported, NewerCallAttempt,
         CallAttemptInProgress, DatabaseAway. The same refusals may be the answer of the command: see `command`.
         """
         reason = operators.checked(reason)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from scheduler.domain.attempt import Decided, Decision, ProofMissing, Reason
+from scheduler.domain.attempt import ConversationOutcome, Decided, Decision, ProofMissing, Reason
 from scheduler.domain.call import CallProgress, CallStatus
 from scheduler.domain.command import (
     CancelAttempt,
@@ -38,11 +38,15 @@ from tests.use_cases.conftest import (
 )
 from tests.use_cases.conversations.conftest import (
     CALL_BACK,
+    FINISHED,
     IN_UTC,
+    OPTED_OUT,
     TOMORROW_AT_SIX,
+    WRONG_PERSON,
     a_newer_call,
     answered_late,
     booked,
+    code,
     follower,
     found_late,
     invoked,
@@ -90,6 +94,26 @@ def test_named_time_is_kept_after_a_wrong_decision(voice: Tenant, perform: Perfo
     assert report(perform, seen, CALL_BACK, TOMORROW_AT_SIX) is None
     end(voice, seen)
     assert pending_times(voice, lost) == [IN_UTC]
+
+
+@guards("repeated_conversation")
+@pytest.mark.parametrize("outcome", [FINISHED, OPTED_OUT, WRONG_PERSON])
+def test_call_whose_conversation_has_reported_is_not_repeated(
+    voice: Tenant, perform: Perform, outcome: ConversationOutcome
+) -> None:
+    """An operator who finds no call at the carrier is wrong, and a new number would pass the last look."""
+    attempt = answered(voice)
+    assert report(perform, attempt, outcome) is None
+    attempt = voice.take(voice.attempt(attempt.id), ProofMissing())
+    command = DecideOutcome(
+        interview_id=attempt.interview_id,
+        attempt_id=attempt.id,
+        operator="jana",
+        decision=Decision.DID_NOT_RING,
+        reason="-",
+    )
+    assert code(refusal_of(perform(command))) == "OUTCOME_REPORTED"
+    assert (follower(voice, attempt), voice.attempt(attempt.id).decision) == (None, None)
 
 
 @pytest.mark.parametrize("decision", [Decision.RANG, Decision.LEFT])
