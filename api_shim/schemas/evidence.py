@@ -23,7 +23,7 @@ from scheduler.domain.evidence import (
 )
 from scheduler.domain.explanation import Rule
 from scheduler.lifecycle.scheduling import offset_text
-from scheduler.persistence.attempts import ONLY_IN_EVIDENCE
+from scheduler.rules.history_seals import shown_detail
 from scheduler.wire.field_types import Wire
 
 
@@ -159,8 +159,8 @@ class EvidenceEntryView(HappeningView):
 
     @classmethod
     def of_entry(cls, entry: EvidenceEntry) -> Self:
-        detail = {name: value for name, value in entry.happening.detail.items() if name not in ONLY_IN_EVIDENCE}
-        return cls.of(replace(entry.happening, detail=detail), number=entry.number, sealed=entry.is_sealed)
+        happening = replace(entry.happening, detail=shown_detail(entry.happening.detail))
+        return cls.of(happening, number=entry.number, sealed=entry.is_sealed)
 
 
 class SealFaultView(Wire):

@@ -60,6 +60,18 @@ class SealedEntry:
     seal: bytes | None = None
     """None for an entry of release 0.2.0 or earlier."""
 
+    @property
+    def happening(self) -> HistoryEntry:
+        return HistoryEntry(
+            at=self.at,
+            event=self.event,
+            from_state=self.from_state or None,
+            to_state=self.to_state,
+            reason=self.reason or None,
+            actor=self.actor,
+            detail=dict(self.detail),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SealCheck:

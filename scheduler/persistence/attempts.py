@@ -9,7 +9,6 @@ from sqlalchemy import and_, any_, bindparam, func, literal_column, null, or_, s
 
 from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled
 from scheduler.domain.company import CompanySettings
-from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.interview import SHOWN_ATTEMPTS, Interview, InterviewStory
 from scheduler.domain.resource import Listed, Slice
 from scheduler.lifecycle import partner_events
@@ -24,7 +23,6 @@ from scheduler.persistence.store import Free, Store, freely_locked
 from scheduler.persistence.tables import attempt_history, attempts, interviews, stray_calls
 from scheduler.persistence.tallies import ADD as ADD_TALLY
 from scheduler.rules import tallies
-from scheduler.rules.history_seals import SCHEDULE_DIGEST
 
 _WHILE_RINGING = (
     attempts.c.state == AttemptState.IN_PROGRESS.value,
@@ -142,8 +140,6 @@ _COUNT_ALL = Fixed(text(_COUNT.format(condition="")).columns())
 COUNTED_ATTEMPTS = 1000
 """The attempts of an interview are counted up to this many. Only an earlier version could create more than 200."""
 
-ONLY_IN_EVIDENCE = frozenset({SCHEDULE_DIGEST, "look"})
-"""Parts of the detail of an entry that only the evidence of a call shows."""
 HIDDEN_FROM_OPERATORS = frozenset({"called_number", "token", "outcome_note"})
 _WITHOUT_NUMBER = select(
     *(null().label(column.name) if column.name in HIDDEN_FROM_OPERATORS else column for column in attempts.c)
@@ -247,23 +243,6 @@ class Attempts(Store):
         query = _WITHOUT_NUMBER.where(attempts.c.interview_id == interview_id)
         newest = query.order_by(attempts.c.created_at.desc(), attempts.c.id.desc()).limit(MOST_ATTEMPTS)
         return tuple(self._all(attempt_of, newest))[::-1]
-
-    def history(self, attempt_id: UUID) -> tuple[HistoryEntry, ...]:
-        """List the events of the attempt, oldest first."""
-        rows = self._connection.execute(
-            select(attempt_history).where(attempt_history.c.attempt_id == attempt_id).order_by(attempt_history.c.id)
-        )
-        return tuple(
-            from_row(
-                HistoryEntry,
-                row,
-                from_state=row.from_state or None,
-                reason=row.reason or None,
-                key_name=None,
-                detail={name: value for name, value in row.detail.items() if name not in ONLY_IN_EVIDENCE},
-            )
-            for row in rows
-        )
 
     def callee_of(self, interview_id: UUID) -> CalleeRow:
         """Read the person whom the interview calls, with their current data."""

@@ -22,6 +22,7 @@ _FORM = b"1"
 """The form of the sealed content. Another form needs another value, and both are then checked."""
 SCHEDULE_DIGEST = "schedule_digest"
 """The key in the detail of an entry that set the attempt's schedule. It seals the schedule, which its row holds."""
+_ONLY_IN_EVIDENCE = frozenset({SCHEDULE_DIGEST, "look"})
 SET_THE_SCHEDULE = frozenset({"created", "created_as_test", "rescheduled", "moved_by_settings"})
 """The events after which an attempt may have another schedule."""
 _CHANGES_WITHOUT_EVENT = frozenset({"country", "never_called", "number_zones", "tzdata_version"})
@@ -42,6 +43,11 @@ def seal_of(key: bytes, closing: bytes | None, entry: SealedEntry) -> bytes:
 def closing_seal_of(key: bytes, seal: bytes) -> bytes:
     """Compute the closing seal of a history whose last seal is this one."""
     return hmac.digest(key, b"closing" + seal, "sha256")[:_BYTES]
+
+
+def shown_detail(detail: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what only the evidence of a call shows, in parts of its own."""
+    return {name: value for name, value in detail.items() if name not in _ONLY_IN_EVIDENCE}
 
 
 def schedule_digest(form: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from api_shim.schemas.evidence import EvidenceView
+from api_shim.schemas.interview import ExplanationView
 from scheduler.domain.attempt import (
     Attempt,
     Cancelled,
@@ -157,7 +158,9 @@ def test_changed_entry_that_no_document_can_contain_is_found(
     )
     shown = EvidenceView.of(read(over))
     assert (FaultKind.CHANGED, number) in [(each.kind, each.number) for each in shown.seals.faults]
-    assert json.dumps(shown.model_dump(mode="json", by_alias=True), allow_nan=False)
+    explained = ExplanationView.of(Explain(tenant.context).explanation_of(over.id))
+    for view in (shown, explained):
+        assert json.dumps(view.model_dump(mode="json", by_alias=True), allow_nan=False)
 
 
 @pytest.mark.parametrize("number", range(6))

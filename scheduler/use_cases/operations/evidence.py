@@ -4,8 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from scheduler.domain.evidence import Evidence, EvidenceEntry, SealedEntry, StoredConsent
-from scheduler.domain.explanation import HistoryEntry
+from scheduler.domain.evidence import Evidence, EvidenceEntry, StoredConsent
 from scheduler.domain.principal import Principal, seen_by_companies
 from scheduler.ids import VERSION, first_id
 from scheduler.lifecycle import look_records
@@ -40,7 +39,7 @@ class CallEvidence:
         attempt = access.require(stores.attempts.find(attempt_id), "callAttempt", attempt_id)
         stored, read = stores.evidence.stored(attempt_id), stores.evidence.history(attempt_id)
         history = read.entries
-        named = with_key_names(stores, [_happening(each) for each in history], attempt.company_id, reader)
+        named = with_key_names(stores, [each.happening for each in history], attempt.company_id, reader)
         if reader is not None:
             named = tuple(replace(each, actor=seen_by_companies(each.actor)) for each in named)
         return Evidence(
@@ -72,15 +71,3 @@ def _may_be_purged(attempt_id: UUID, now: datetime) -> bool:
     The id tells the age, because no seal covers the column. Ids of release 0.1.0 are random, and tell nothing.
     """
     return attempt_id.version != VERSION or attempt_id < first_id(now - retention.HISTORY)
-
-
-def _happening(entry: SealedEntry) -> HistoryEntry:
-    return HistoryEntry(
-        at=entry.at,
-        event=entry.event,
-        from_state=entry.from_state or None,
-        to_state=entry.to_state,
-        reason=entry.reason or None,
-        actor=entry.actor,
-        detail=dict(entry.detail),
-    )
