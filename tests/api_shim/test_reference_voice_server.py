@@ -85,7 +85,11 @@ def test_live_call_gets_instructions_in_its_language(server: str, intake: Intake
 
 @pytest.mark.parametrize(
     ("digits", "outcome", "follows"),
-    [("1", ConversationOutcome.CALL_BACK, True), ("", ConversationOutcome.FINISHED, False)],
+    [
+        ("1", ConversationOutcome.CALL_BACK, True),
+        ("9", ConversationOutcome.OPTED_OUT, False),
+        ("", ConversationOutcome.FINISHED, False),
+    ],
 )
 def test_person_is_called_again_at_six_if_asked_for(
     server: str,
@@ -129,10 +133,15 @@ def test_call_goes_on_to_its_end_if_its_report_is_refused(server: str, intake: I
     assert tenant.attempt(placed.id).outcome is None
 
 
-def test_unknown_or_finished_call_is_hung_up(server: str, tenant: Tenant) -> None:
+def test_finished_call_is_hung_up(server: str, tenant: Tenant) -> None:
     finished: Attempt = talk(tenant)
-    for token in ("a" * 32, "a.b", finished.token):
-        assert verbs(ask(server, token)) == ["Hangup"]
+    assert verbs(ask(server, finished.token)) == ["Hangup"]
+
+
+@pytest.mark.parametrize("token", ["a" * 32, "a.b", ""])
+def test_unknown_call_needs_the_fallback(server: str, token: str) -> None:
+    """The carrier knows it, so the key is that of another company: a silent end would count as a conversation."""
+    assert ask(server, token).status_code == requests.codes.server_error
 
 
 def test_forged_request_learns_nothing(server: str, tenant: Tenant) -> None:
