@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import requests
 
+from scheduler.use_cases.shared.hints import ERASE, QUEUES
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.architecture.rules import does
 from tests.verification.crash.canaries import in_dump, in_redis
@@ -51,7 +52,7 @@ def test_deletion_ends_calls_and_erases_database_redis_and_logs(whole: WholeSyst
     assert whole.client.send("DELETE", company).json()["data"] is True
     assert whole.client.get(company).status_code == 401
     for _ in range(2):
-        kill(whole, "maintenance")
+        kill(whole, QUEUES[ERASE])
     whole.wait_until(
         lambda: whole.rows("SELECT 1 FROM erasures WHERE finished_at IS NOT NULL"), seconds=90, says="it is erased"
     )

@@ -23,7 +23,7 @@ from tests.architecture.rules import does, does_not
 from tests.conftest import wait_until
 from tests.support.builders import RecordingHints, Tenant, a_placed_attempt, a_sid
 
-MAINTENANCE = "duecall:maintenance"
+QUEUE = f"duecall:{tasks.QUEUES[tasks.ERASE]}"
 """The queue in which erasures wait, as Redis has it."""
 Erasure = Callable[[UUID], None]
 DELETE_KEY = {"Idempotency-Key": "a deletion"}
@@ -236,9 +236,9 @@ def waits_for_a_lock(intake: Intake) -> int:
 @does("F6-2")
 def test_f6_2_hint_for_the_worker_contains_only_the_id(intake: Intake) -> None:
     with redis.Redis.from_url(intake.settings.redis) as broker:
-        broker.delete(MAINTENANCE)
+        broker.delete(QUEUE)
         assert data(delete(intake, intake.seeded.company_id)) is True
-        [message] = wait_until(lambda: broker.lrange(MAINTENANCE, 0, -1), says="the hint is sent")
+        [message] = wait_until(lambda: broker.lrange(QUEUE, 0, -1), says="the hint is sent")
     content = json.loads(message)
     assert content["headers"]["task"] == tasks.ERASE
     assert json.loads(base64.b64decode(content["body"]))[0] == [[str(intake.seeded.company_id)]]

@@ -11,6 +11,7 @@ from console import live
 from scheduler.clock import machine_now
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
+from scheduler.use_cases.shared.hints import QUEUES
 from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.conftest import real_now, seed, wait_until
 from tests.console.acts import figure, send, words
@@ -43,7 +44,7 @@ def test_now_shows_the_carrier_and_the_counts(console: Console, viewer: httpx.Cl
 def test_now_says_that_no_worker_is_alive(viewer: httpx.Client) -> None:
     page = viewer.get("/")
     assert figure(page, "Workers") == "0"
-    assert "no worker for bulk, callbacks, dial" in page.text
+    assert f"no worker for {', '.join(sorted(set(QUEUES.values())))}" in page.text
 
 
 def test_everything_is_paused_and_resumed(console: Console, operator: httpx.Client) -> None:
