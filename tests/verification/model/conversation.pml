@@ -12,6 +12,11 @@
  * here a claimed call is placed in one step. Accepted commands wait in `inbox`, and are applied in their order. Left out
  * are WRONG_PERSON, commands in quarantine, keys that are revoked, and the hour after which an end waits for no report.
  *
+ * States that differ in nothing that is read later are one state. A verdict is chosen when it is heard. Facts about a
+ * call that nothing reads after the decision are forgotten. A report is sent only if it can count and is not waiting:
+ * another one only delays steps, which are late in other orders too. No process stops: Judge lists the steps that must
+ * happen, and judges each state in which none is possible.
+ *
  * `make model` runs it; tests/verification/model/__main__.py has the sizes, and the rule that each -DNAME breaks.
  */
 #ifndef ATTEMPTS
@@ -57,9 +62,9 @@ typedef Attempt {
   mtype:outcome outcome = NO_OUTCOME;
   byte leg = NOTHING;
   bool was_answered = false;
-  bool by_machine = false; /* what the verdict says, once the call was answered */
   byte heard = NOTHING;
   bool verdict = false; /* it was heard */
+  bool by_machine = false; /* what the verdict says */
   bool failed = false; /* it was heard that the voice server gave no instructions */
   bool hung_up = false; /* its end was heard, and waits for the verdict */
   bool awaited = false; /* its end is known, and its conversation may still report */
@@ -68,7 +73,6 @@ typedef Attempt {
   bool was_given_up = false;
   bool was_reported = false; /* a report was answered with success */
   bool in_time = false; /* a report that counts was accepted, and none is applied yet */
-  bool was_invoked = false; /* it was replaced by an invoke, or the interview was deleted */
   bool was_waited_for = false; /* the time for a verdict was over */
   byte decided = 0;
   byte booked = 0
@@ -113,12 +117,12 @@ inline placed(a) { TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON) }
 
 inline progressed(a, rank) { TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON); at[a].heard = rank }
 
-inline verdict_heard(a) {
+inline verdict_heard(a, is_machine) {
   if
   :: at[a].state == IN_PROGRESS -> TAKES(a, IN_PROGRESS, IN_PROGRESS, NO_REASON)
   :: else -> TAKES(a, FAILED, FAILED, OUTCOME_UNKNOWN)
   fi;
-  at[a].verdict = true
+  at[a].verdict = true; at[a].by_machine = is_machine
 }
 
 inline verdict_awaited(a) {
@@ -231,10 +235,18 @@ inline followed(a) {
   fi
 }
 
+inline is_decided(a) { at[a].decided++; assert(at[a].decided == 1) /* one call, one decision */ }
+
+/* After the decision, nothing reads these facts: states that differ in them alone are one state. */
+inline is_forgotten(a) {
+  at[a].verdict = false; at[a].by_machine = false; at[a].failed = false; at[a].was_waited_for = false;
+  at[a].was_given_up = false; at[a].was_reported = false;
+  if :: at[a].outcome != OPTED_OUT -> at[a].outcome = NO_OUTCOME :: else -> skip fi
+}
+
 /* A follower, or another status of the interview. */
 inline decides(a) {
-  at[a].decided++;
-  assert(at[a].decided == 1); /* one call, one decision */
+  is_decided(a);
   assert(!HAS_OPEN); /* so a report never finds another attempt */
   if
   :: at[a].reason == ANSWERED && at[a].outcome == CALL_BACK ->
@@ -256,7 +268,8 @@ inline decides(a) {
   fi;
   assert(at[a].reason != ANSWERED || at[a].outcome != FINISHED || status == IS_COMPLETED || is_deleted ||
          HAS_OPTED_OUT);
-  assert(at[a].reason != ANSWERED || at[a].outcome != OPTED_OUT || status == IS_CANCELLED || is_proven_late)
+  assert(at[a].reason != ANSWERED || at[a].outcome != OPTED_OUT || status == IS_CANCELLED || is_proven_late);
+  if :: at[a].state != IN_PROGRESS -> is_forgotten(a) :: else -> skip fi
 }
 
 /* Late proof is followed by nothing but a call at a named time. A pending attempt is cancelled, once the call is live or
@@ -274,6 +287,7 @@ inline cancels_successor() {
 }
 
 inline is_proven(a) {
+  is_decided(a);
   if :: !IS_UNFINISHED(a) -> cancels_successor() :: else -> skip fi;
   if
 #ifdef A_LATE_PROOF_IS_FOLLOWED
@@ -299,7 +313,8 @@ inline is_proven(a) {
      fi
   fi;
   assert(at[a].reason != ANSWERED || at[a].outcome != CALL_BACK || status != IS_FAILED || made == ATTEMPTS ||
-         is_deleted || !IS_NEWEST(a))
+         is_deleted || !IS_NEWEST(a));
+  is_forgotten(a)
 }
 
 /* An opt-out that is reported after the call: a pending attempt is cancelled, and none follows. */
@@ -319,7 +334,8 @@ inline refuses(a) {
      :: at[a].reason != ANSWERED && !HAS_OPEN && !HAS_AWAITED -> status = IS_FAILED
      :: else -> skip
      fi
-  fi
+  fi;
+  if :: at[a].reason != OUTCOME_UNKNOWN -> is_forgotten(a) :: else -> skip fi
 }
 
 /* The report counts more than the verdict of a machine, and more than a request for other instructions, unless the
@@ -424,15 +440,16 @@ inline hears_end(a) {
   fi
 }
 
-inline hears_verdict(a) {
+/* What it says is chosen here: nothing else reads it before. */
+inline hears_verdict(a, is_machine) {
   if
-  :: at[a].hung_up && MAY_END(a, !at[a].by_machine) -> verdict_heard(a); ending = true
+  :: at[a].hung_up && MAY_END(a, !is_machine) -> verdict_heard(a, is_machine); ending = true
   :: !at[a].hung_up && !at[a].verdict && at[a].heard >= TALKS && (at[a].state == IN_PROGRESS || at[a].looked_for) ->
-     verdict_heard(a)
+     verdict_heard(a, is_machine)
   :: !at[a].hung_up && !at[a].verdict && at[a].heard < TALKS && at[a].state == IN_PROGRESS ->
-     progressed(a, TALKS); at[a].verdict = true
+     progressed(a, TALKS); at[a].verdict = true; at[a].by_machine = is_machine
 #ifdef A_LATE_VERDICT_CHANGES_THE_END
-  :: at[a].state == COMPLETED && at[a].awaited && at[a].by_machine -> ended(a, VOICEMAIL)
+  :: at[a].state == COMPLETED && at[a].awaited && is_machine -> ended(a, VOICEMAIL)
 #endif
   :: else -> skip
   fi
@@ -460,19 +477,21 @@ inline some_attempt(a) {
   fi
 }
 
+#define MAY_SAY(a, is_machine) (at[a].was_answered && (!at[a].verdict || at[a].by_machine == is_machine))
+
 active proctype Hear() {
   byte a = 0, other = 0;
   bool ending = false;
   mtype:reason why = NO_REASON;
 end_hear:
   do
-  :: true -> break
   :: atomic {
        some_attempt(a);
        if
        :: hears_progress(a, RINGS)
        :: at[a].was_answered -> hears_progress(a, TALKS)
-       :: at[a].was_answered -> hears_verdict(a)
+       :: MAY_SAY(a, false) -> hears_verdict(a, false)
+       :: MAY_SAY(a, true) -> hears_verdict(a, true)
        :: at[a].was_answered -> hears_fallback(a)
        :: at[a].leg == OVER -> hears_end(a)
        fi;
@@ -487,7 +506,7 @@ end_hear:
 #ifdef CLAIMS_PASS_COMMANDS
 #define NONE_IS_WAITING true
 #else
-#define NONE_IS_WAITING empty(inbox)
+#define NONE_IS_WAITING (len(inbox) == 0) /* Promela forbids !empty(inbox), and IS_CLAIMABLE is negated */
 #endif
 
 /* The last look: the report of an earlier call, also of one whose end is unknown, holds every later attempt. */
@@ -499,13 +518,16 @@ end_hear:
 
 #define NONE_IS_LOOKED_FOR (!at[1].looked_for && !at[2].looked_for && !at[ATTEMPTS].looked_for)
 
+#define IS_CLAIMABLE \
+  (made > 0 && at[made].state == PENDING && NONE_IS_WAITING && status == IS_SCHEDULED && NONE_IS_LOOKED_FOR && \
+   !IS_HELD && !IS_LINE_TAKEN)
+
 active proctype Dialler() {
   byte other = 0;
 end_dialler:
   do
   :: atomic {
-       made > 0 && at[made].state == PENDING && NONE_IS_WAITING && status == IS_SCHEDULED && NONE_IS_LOOKED_FOR &&
-       !IS_HELD && !IS_LINE_TAKEN ->
+       IS_CLAIMABLE ->
        claimed(made);
        assert(empty(inbox) && !is_deleted && !HAS_OPTED_OUT);
        for (other : 1 .. ATTEMPTS) { assert(!IS_LIVE(other) || at[other].was_given_up) };
@@ -528,7 +550,6 @@ end_dialler:
 active proctype Other() {
 end_other:
   do
-  :: true -> break
   :: atomic { !HAS_CALL && NONE_IS_LOOKED_FOR -> is_line_taken = true };
      atomic {
        if
@@ -554,9 +575,7 @@ end_phone:
 #endif
        fi;
        if
-       :: at[a].leg == RINGS ->
-          at[a].leg = TALKS; at[a].was_answered = true;
-          if :: at[a].by_machine = true :: at[a].by_machine = false fi
+       :: at[a].leg == RINGS -> at[a].leg = TALKS; at[a].was_answered = true
        :: at[a].leg == RINGS -> at[a].leg = OVER
        :: at[a].leg == TALKS -> at[a].leg = OVER
        fi;
@@ -573,7 +592,7 @@ end_phone:
 #ifdef THE_WAIT_PASSES_COMMANDS
 #define WAIT_IS_OVER(a) at[a].awaited
 #else
-#define WAIT_IS_OVER(a) (at[a].awaited && empty(inbox))
+#define WAIT_IS_OVER(a) (at[a].awaited && len(inbox) == 0)
 #endif
 #endif
 
@@ -643,22 +662,30 @@ inline accepted(what, a) { inbox ! what, a }
                              (MAY_BE_REPORTED(a) || MAY_HAVE_BEEN_ANSWERED(a)))
 #endif
 
+/* Only a report that can count is sent: another one would only delay the steps that wait for an empty inbox. A report
+ * that waits is not sent again: it would have the same answer. */
+#define MAY_COUNT(a) \
+  (IS_NEW(a) && (at[a].state == IN_PROGRESS || at[a].awaited || at[a].reason == OUTCOME_UNKNOWN))
+#ifdef OPT_OUTS
+#define OTHER_MAY_COUNT(a) (at[a].outcome != OPTED_OUT)
+#else
+#define OTHER_MAY_COUNT(a) MAY_COUNT(a)
+#endif
+#define SENDS_CALL_BACK(a) (at[a].was_answered && MAY_COUNT(a) && !(inbox ?? [REPORT_CALL_BACK, eval(a)]))
+#define SENDS_OTHER(a) (at[a].was_answered && OTHER_MAY_COUNT(a) && !(inbox ?? [REPORT_OTHER, eval(a)]))
+#define SENDS(a) (SENDS_CALL_BACK(a) || SENDS_OTHER(a))
+
 /* A report of each of two outcomes for each call, in any order, in the call or later. */
 active proctype VoiceServer() {
   byte a = 0;
 end_voice:
   do
-  :: true -> break
   :: atomic {
-       nfull(inbox) && (at[1].was_answered || at[2].was_answered || at[ATTEMPTS].was_answered) ->
+       nfull(inbox) && !is_deleted && (SENDS(1) || SENDS(2) || SENDS(ATTEMPTS)) ->
+       if :: SENDS(1) -> a = 1 :: SENDS(2) -> a = 2 :: SENDS(ATTEMPTS) -> a = ATTEMPTS fi;
        if
-       :: at[1].was_answered -> a = 1
-       :: at[2].was_answered -> a = 2
-       :: at[ATTEMPTS].was_answered -> a = ATTEMPTS
-       fi;
-       if
-       :: accepted(REPORT_CALL_BACK, a)
-       :: accepted(REPORT_OTHER, a);
+       :: SENDS_CALL_BACK(a) -> accepted(REPORT_CALL_BACK, a)
+       :: SENDS_OTHER(a) -> accepted(REPORT_OTHER, a);
 #ifdef OTHERS
           if :: MAY_BE_REPORTED(a) || MAY_HAVE_BEEN_ANSWERED(a) -> is_refused = true :: else -> skip fi
 #endif
@@ -677,9 +704,10 @@ end_voice:
 
 active proctype Caller() {
   byte times = 0;
+end_caller:
   do
-  :: true -> break
-  :: times < COMMANDS && nfull(inbox) -> atomic {
+  :: atomic {
+       times < COMMANDS && nfull(inbox) ->
        times++;
        if
        :: !IS_BUSY -> accepted(INVOKE, 0)
@@ -748,13 +776,20 @@ end_apply:
   od
 }
 
-/* When nothing else can happen, no interview waits for a call that never comes, and no call for a decision. */
+/* When nothing else must happen, no interview waits for a call that never comes, and no call for a decision. Reports,
+ * commands, callbacks and calls of another interview need not happen. */
 #define IS_STUCK(a) (at[a].state == IN_PROGRESS || at[a].awaited || at[a].hung_up)
+#define IS_QUIET(a) (!IS_LIVE(a) && !IS_TO_SETTLE(a))
 
 active proctype Judge() {
 end_judge:
-  timeout;
-  assert(!IS_STUCK(1) && !IS_STUCK(2) && !IS_STUCK(ATTEMPTS));
-  assert(status != IS_SCHEDULED || made == ATTEMPTS || HAS_OPTED_OUT);
-  assert(status == IS_SCHEDULED || !HAS_OPEN)
+  do
+  :: atomic {
+       made > 0 && empty(inbox) && !IS_CLAIMABLE && !IS_LINE_TAKEN &&
+       IS_QUIET(1) && IS_QUIET(2) && IS_QUIET(ATTEMPTS) ->
+       assert(!IS_STUCK(1) && !IS_STUCK(2) && !IS_STUCK(ATTEMPTS));
+       assert(status != IS_SCHEDULED || made == ATTEMPTS || HAS_OPTED_OUT);
+       assert(status == IS_SCHEDULED || !HAS_OPEN)
+     }
+  od
 }
