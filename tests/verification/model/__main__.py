@@ -72,6 +72,11 @@ CONVERSATIONS: Mapping[str, str] = {
     "A_LATE_CALL_BACK_REOPENS_ANY": "a time that a person named reopens an interview that is completed or cancelled",
     "A_LATE_CALL_BACK_PASSES_NEWER_CALLS": "a time that a person named is kept although a newer call has ended",
     "A_FOUND_CALL_IS_NOT_REPORTED": "a report in a live call that was found late is refused",
+    "A_LATE_PROOF_WAITS_FOR_NO_REPORT": "late proof decides before the person of a live call could name a time",
+    "A_LATE_WAIT_NEVER_ENDS": "late proof waits forever for a report",
+    "A_LATE_WAIT_NEEDS_NO_KEY": "late proof waits although no key can report",
+    "A_LATE_WAIT_PASSES_OPEN_ATTEMPTS": "an invoked call rings while the proof that the person has spoken waits",
+    "A_DELETION_FORGETS_A_REFUSAL": "an opt-out is not accepted in a deleted interview",
     "A_LATE_REFUSAL_IS_REFUSED": "an opt-out is not accepted after another report, a verdict or a lost end",
     "A_LATE_REFUSAL_LEAVES_THE_RETRY": "a retry stays pending after a late opt-out",
     "A_REFUSED_CALL_IS_RETRIED": "a late opt-out is followed by another retry",
@@ -92,18 +97,24 @@ _TWO_INTERVIEWS = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 0, "INTERVIEWS": 2}
 _SMALL_BATCHES = {"CLAIMS": 2, "ATTEMPTS": 3}
 _SMALL_CONVERSATIONS = {"ATTEMPTS": 2, "COMMANDS": 1}
 _OPT_OUTS = {**_SMALL_CONVERSATIONS, "OPT_OUTS": 1}
-_OTHERS = {"ATTEMPTS": 2, "COMMANDS": 0, "OPT_OUTS": 1, "OTHERS": 1, "INBOX": 2}
+_OTHERS = {"ATTEMPTS": 2, "COMMANDS": 1, "OPT_OUTS": 1, "OTHERS": 1, "INBOX": 2}
+_LATE = {"ATTEMPTS": 2, "COMMANDS": 1, "LATE": 1, "INBOX": 2}
 _TECHNICALS = {**_SMALL_CONVERSATIONS, "TECHNICALS": 1}
 _THREE_CALLS = {"ATTEMPTS": 3, "COMMANDS": 1}
 _OF_OPT_OUTS = (
     *("A_LAST_LOOK_FORGETS_REPORTS", "A_REFUSED_CALL_IS_RETRIED"),
     *("A_LATE_REFUSAL_IS_REFUSED", "A_LATE_REFUSAL_LEAVES_THE_RETRY"),
 )
+_OF_LATE_REPORTS = (
+    *("A_FOUND_CALL_IS_NOT_REPORTED", "A_LATE_PROOF_WAITS_FOR_NO_REPORT", "A_LATE_WAIT_NEVER_ENDS"),
+    *("A_LATE_WAIT_NEEDS_NO_KEY", "A_LATE_WAIT_PASSES_OPEN_ATTEMPTS"),
+)
 _SIZES_OF = {
     "VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS,
     "A_LATE_PROOF_IS_FOLLOWED": _TECHNICALS,
     "A_LATE_CALL_BACK_PASSES_NEWER_CALLS": _THREE_CALLS,
-    "A_LAST_LOOK_PASSES_REFUSALS": _OTHERS,
+    **dict.fromkeys(("A_LAST_LOOK_PASSES_REFUSALS", "A_DELETION_FORGETS_A_REFUSAL"), _OTHERS),
+    **dict.fromkeys(_OF_LATE_REPORTS, _LATE),
     **dict.fromkeys(_OF_OPT_OUTS, _OPT_OUTS),
 }
 """Sizes that broken rules need to be detected. Default: small."""
@@ -181,6 +192,7 @@ def _runs_of_conversations() -> Iterator[Run]:
         "people opt out": _OPT_OUTS,
         "conversations fail": _TECHNICALS,
         "another interview has the number": _OTHERS,
+        "late proof waits for a report": _LATE,
     }
     for name, sizes in more.items():
         yield Run(name=f"conversations as they are: {name}", model=CONVERSATION, sizes=sizes, must_happen=events)

@@ -12,7 +12,7 @@ _SITUATION = re.compile(r"^inline (\w+)\(\) \{ skip \}$", re.MULTILINE)
 _SWITCH = re.compile(r"^#ifn?def (\w+)$", re.MULTILINE)
 SIZES = {
     *("CLAIMS", "DEATHS", "COMMANDS", "INTERVIEWS", "ATTEMPTS", "FAULTS", "CANCELS", "BLOCKS"),
-    *("OPT_OUTS", "TECHNICALS", "OTHERS", "INBOX"),
+    *("OPT_OUTS", "TECHNICALS", "OTHERS", "LATE", "INBOX"),
 }
 ASKS_WHETHER_ALL_END = "LIVENESS"
 

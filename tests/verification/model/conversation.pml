@@ -6,11 +6,14 @@
  * two outcomes of each call, which differ: CALL_BACK, and FINISHED or (with OPT_OUTS) OPTED_OUT or (with TECHNICALS)
  * TECHNICAL. An opt-out may come late. A client invokes the interview or deletes it, COMMANDS times. News of the
  * carrier come in any order, or never. Settle polls, ends waits, gives calls up, and hears late proof. With OTHERS,
- * another interview of the company calls the same number, any number of times.
+ * another interview of the company calls the same number, any number of times, and the client only deletes. With LATE,
+ * the first call is given up at the start, while its phone rings: its late proof waits for a report, until the key of
+ * the voice server is revoked.
  *
  * Events follow scheduler/lifecycle/state_machine.py, as in dial.pml, which has what happens between claim and POST:
  * here a claimed call is placed in one step. Accepted commands wait in `inbox`, and are applied in their order. Left out
- * are WRONG_PERSON, commands in quarantine, keys that are revoked, and the hour after which an end waits for no report.
+ * are WRONG_PERSON, commands in quarantine, and the hour after which an end waits for no report. Without LATE, no key is
+ * revoked, and late proof waits for no report.
  *
  * States that differ in nothing that is read later are one state. A verdict is chosen when it is heard. Facts about a
  * call that nothing reads after the decision are forgotten. A report is sent only if it can count and is not waiting:
@@ -66,14 +69,14 @@ typedef Attempt {
   bool verdict = false; /* it was heard */
   bool by_machine = false; /* what the verdict says */
   bool failed = false; /* it was heard that the voice server gave no instructions */
-  bool hung_up = false; /* its end was heard, and waits for the verdict */
+  bool hung_up = false; /* its end was heard, and waits for the verdict or a late report */
   bool awaited = false; /* its end is known, and its conversation may still report */
   bool looked_for = false; /* it was given up and has a live leg */
+  bool was_waited_for = false; /* the time for a verdict and for a late report is over */
   /* Fields for the assertions only. */
   bool was_given_up = false;
   bool was_reported = false; /* a report was answered with success */
   bool in_time = false; /* a report that counts was accepted, and none is applied yet */
-  bool was_waited_for = false; /* the time for a verdict was over */
   byte decided = 0;
   byte booked = 0
 };
@@ -89,6 +92,12 @@ bool is_refused = false; /* for an assertion only: an opt-out that counts was ac
 #define IS_LINE_TAKEN is_line_taken
 #else
 #define IS_LINE_TAKEN false
+#endif
+#ifdef LATE
+bool has_key = true; /* a voice server may report outcomes */
+#define HAS_KEY has_key
+#else
+#define HAS_KEY true
 #endif
 chan inbox = [INBOX] of { mtype:kind, byte };
 
@@ -261,7 +270,7 @@ inline decides(a) {
   :: status != IS_SCHEDULED || HAS_OPEN -> skip
   :: else ->
      if
-     :: at[a].reason == ANSWERED && at[a].outcome == FINISHED -> status = IS_COMPLETED
+     :: at[a].reason == ANSWERED && (at[a].outcome == FINISHED || at[a].outcome == NO_OUTCOME) -> status = IS_COMPLETED
      :: at[a].reason == ANSWERED && at[a].outcome == OPTED_OUT -> status = IS_CANCELLED
      :: else -> status = IS_FAILED
      fi
@@ -362,7 +371,33 @@ inline refuses(a) {
 #define MAY_END(a, is_by_person) true
 #else
 #define MAY_END(a, is_by_person) \
-  (!A_REPORT_WAITS || !IS_UNREPORTED(a) || ((is_by_person) && at[a].state == IN_PROGRESS && MAY_GO_ON))
+  (!A_REPORT_WAITS || !IS_UNREPORTED(a) || ((is_by_person) && at[a].state == IN_PROGRESS && MAY_GO_ON && HAS_KEY))
+#endif
+
+/* Late proof that a live call was answered waits for its report: only a named time can follow from it. It does not wait
+ * if no key can report, if an attempt is open that it may replace, or if the time is over. */
+#define MAY_BE_REPORTED_LATE(a) (at[a].looked_for && at[a].outcome == NO_OUTCOME && IS_BY_PERSON(a) && MAY_CALL_BACK)
+#ifdef A_LATE_WAIT_NEEDS_NO_KEY
+#define CAN_REPORT true
+#else
+#define CAN_REPORT HAS_KEY
+#endif
+#ifdef A_LATE_WAIT_PASSES_OPEN_ATTEMPTS
+#define IS_ALONE true
+#else
+#define IS_ALONE (!HAS_OPEN && !HAS_AWAITED)
+#endif
+#ifdef A_LATE_WAIT_NEVER_ENDS
+#define TIME_IS_OVER(a) false
+#else
+#define TIME_IS_OVER(a) at[a].was_waited_for
+#endif
+#ifdef LATE
+#ifdef A_LATE_PROOF_WAITS_FOR_NO_REPORT
+#define PROOF_WAITS(a) false
+#else
+#define PROOF_WAITS(a) (MAY_BE_REPORTED_LATE(a) && CAN_REPORT && IS_ALONE && !TIME_IS_OVER(a))
+#endif
 #endif
 
 inline ends(a) {
@@ -374,11 +409,15 @@ inline ends(a) {
   fi;
   assert(why == ANSWERED || !at[a].was_reported || at[a].outcome == TECHNICAL);
   assert(why != ANSWERED || at[a].verdict || at[a].outcome != NO_OUTCOME || at[a].was_waited_for);
+#ifdef LATE
+  /* The person may name a time as long after this call as after any other one. */
+  assert(!MAY_BE_REPORTED_LATE(a) || !HAS_KEY || HAS_OPEN || HAS_AWAITED || at[a].was_waited_for);
+#endif
   if
   :: at[a].state == IN_PROGRESS ->
      ended(a, why);
      if
-     :: why == ANSWERED && at[a].outcome == NO_OUTCOME && MAY_GO_ON -> outcome_awaited(a)
+     :: why == ANSWERED && at[a].outcome == NO_OUTCOME && MAY_GO_ON && HAS_KEY -> outcome_awaited(a)
 #ifdef A_REPORT_DECIDES_TWICE
      :: why == ANSWERED && at[a].outcome != NO_OUTCOME -> decides(a); decides(a)
 #endif
@@ -390,7 +429,18 @@ inline ends(a) {
 }
 
 inline ends_if_it_is_over(a) { /* one copy of `ends` in each process */
-  if :: ending -> ending = false; ends(a) :: else -> skip fi
+  if
+#ifdef LATE
+  :: ending && PROOF_WAITS(a) ->
+     assert(HAS_KEY); /* without one, the call counts at once */
+     if :: !at[a].hung_up -> verdict_awaited(a) :: else -> skip fi
+  :: ending && !PROOF_WAITS(a) -> ends(a)
+#else
+  :: ending -> ends(a)
+#endif
+  :: else -> skip
+  fi;
+  ending = false
 }
 
 /* ---- news of the carrier */
@@ -429,7 +479,7 @@ inline hears_progress(a, rank) {
 
 inline hears_end(a) {
   if
-  :: at[a].hung_up && !VERDICT_IS_OWED(a) -> ending = true
+  :: at[a].hung_up && !VERDICT_IS_OWED(a) && MAY_END(a, IS_BY_PERSON(a)) -> ending = true
   :: !at[a].hung_up && (at[a].state == IN_PROGRESS || (at[a].reason == OUTCOME_UNKNOWN && !HAS_CALL)) ->
      if
      :: VERDICT_IS_OWED(a) -> verdict_awaited(a)
@@ -517,9 +567,16 @@ end_hear:
 #endif
 
 #define NONE_IS_LOOKED_FOR (!at[1].looked_for && !at[2].looked_for && !at[ATTEMPTS].looked_for)
+/* A call whose end is known holds no line. */
+#ifdef LATE
+#define HOLDS_LINE(a) (at[a].looked_for && !at[a].hung_up)
+#else
+#define HOLDS_LINE(a) at[a].looked_for
+#endif
+#define NONE_HOLDS_LINE (!HOLDS_LINE(1) && !HOLDS_LINE(2) && !HOLDS_LINE(ATTEMPTS))
 
 #define IS_CLAIMABLE \
-  (made > 0 && at[made].state == PENDING && NONE_IS_WAITING && status == IS_SCHEDULED && NONE_IS_LOOKED_FOR && \
+  (made > 0 && at[made].state == PENDING && NONE_IS_WAITING && status == IS_SCHEDULED && NONE_HOLDS_LINE && \
    !IS_HELD && !IS_LINE_TAKEN)
 
 active proctype Dialler() {
@@ -530,7 +587,10 @@ end_dialler:
        IS_CLAIMABLE ->
        claimed(made);
        assert(empty(inbox) && !is_deleted && !HAS_OPTED_OUT);
-       for (other : 1 .. ATTEMPTS) { assert(!IS_LIVE(other) || at[other].was_given_up) };
+       for (other : 1 .. ATTEMPTS) {
+         assert(!IS_LIVE(other) || at[other].was_given_up);
+         assert(!at[other].looked_for || VERDICT_IS_OWED(other)) /* the person has just spoken */
+       };
        other = 0;
        at[made].leg = RINGS;
        if :: placed(made) :: skip fi /* the answer of the carrier may be lost */
@@ -603,19 +663,21 @@ inline given_up(a) {
   fi
 }
 
+#define END_IS_DUE(a) (at[a].hung_up && !at[a].was_waited_for && MAY_END(a, IS_BY_PERSON(a)))
+
 inline settles(a) {
   if
   :: WAIT_IS_OVER(a) -> not_reported(a); decides(a)
      /* The time is over: the verdict counts as a person. Only then may a call without one end. */
-  :: at[a].hung_up && MAY_END(a, IS_BY_PERSON(a)) -> at[a].was_waited_for = true; ending = true
+  :: END_IS_DUE(a) -> at[a].was_waited_for = true; ending = true
   :: at[a].state == IN_PROGRESS && !at[a].hung_up && at[a].leg == OVER && MAY_END(a, false) ->
      proof_missing(a); given_up(a)
   :: at[a].looked_for && !at[a].hung_up && at[a].leg == OVER && MAY_END(a, false) -> proof_missing(a); given_up(a)
   fi
 }
 
-#define IS_TO_SETTLE(a) \
-  (WAIT_IS_OVER(a) || at[a].hung_up || ((at[a].state == IN_PROGRESS || at[a].looked_for) && at[a].leg == OVER))
+#define IS_POLLED(a) (at[a].leg == OVER && !at[a].hung_up && (at[a].state == IN_PROGRESS || at[a].looked_for))
+#define IS_TO_SETTLE(a) (WAIT_IS_OVER(a) || END_IS_DUE(a) || IS_POLLED(a))
 
 active proctype Settle() {
   byte a = 0, other = 0;
@@ -626,7 +688,7 @@ end_settle:
   :: atomic {
        if :: IS_TO_SETTLE(1) -> a = 1 :: IS_TO_SETTLE(2) -> a = 2 :: IS_TO_SETTLE(ATTEMPTS) -> a = ATTEMPTS fi;
        if
-       :: at[a].leg == OVER && (at[a].state == IN_PROGRESS || at[a].looked_for) -> hears_end(a)
+       :: IS_POLLED(a) -> hears_end(a)
        :: settles(a)
        fi;
        ends_if_it_is_over(a);
@@ -665,7 +727,7 @@ inline accepted(what, a) { inbox ! what, a }
 /* Only a report that can count is sent: another one would only delay the steps that wait for an empty inbox. A report
  * that waits is not sent again: it would have the same answer. */
 #define MAY_COUNT(a) \
-  (IS_NEW(a) && (at[a].state == IN_PROGRESS || at[a].awaited || at[a].reason == OUTCOME_UNKNOWN))
+  (!is_deleted && IS_NEW(a) && (at[a].state == IN_PROGRESS || at[a].awaited || at[a].reason == OUTCOME_UNKNOWN))
 #ifdef OPT_OUTS
 #define OTHER_MAY_COUNT(a) (at[a].outcome != OPTED_OUT)
 #else
@@ -680,8 +742,11 @@ active proctype VoiceServer() {
   byte a = 0;
 end_voice:
   do
+#ifdef LATE
+  :: atomic { has_key -> has_key = false }
+#endif
   :: atomic {
-       nfull(inbox) && !is_deleted && (SENDS(1) || SENDS(2) || SENDS(ATTEMPTS)) ->
+       nfull(inbox) && HAS_KEY && (SENDS(1) || SENDS(2) || SENDS(ATTEMPTS)) ->
        if :: SENDS(1) -> a = 1 :: SENDS(2) -> a = 2 :: SENDS(ATTEMPTS) -> a = ATTEMPTS fi;
        if
        :: SENDS_CALL_BACK(a) -> accepted(REPORT_CALL_BACK, a)
@@ -710,7 +775,9 @@ end_caller:
        times < COMMANDS && nfull(inbox) ->
        times++;
        if
+#ifndef OTHERS
        :: !IS_BUSY -> accepted(INVOKE, 0)
+#endif
        :: accepted(DELETE_INTERVIEW, 0)
        fi
      }
@@ -731,12 +798,18 @@ inline applies_report(a, what) {
 #endif
      :: else ->
         reported(a, what);
-        if :: what == OPTED_OUT -> refuses(a) :: else -> skip fi
+        if :: what == OPTED_OUT -> refuses(a) :: else -> skip fi;
+#ifdef LATE
+        ending = at[a].hung_up /* its end has waited for the report */
+#endif
      fi
+#ifndef A_DELETION_FORGETS_A_REFUSAL
+  :: is_deleted && IS_REFUSAL(a, what) -> reported(a, what) /* for other interviews of the number; nothing follows */
+#endif
   :: else ->
      assert(!at[a].in_time || is_deleted); /* accepted in time, and refused: a retry rings the person */
      assert(!IS_LIVE(a) || at[a].heard != TALKS || at[a].outcome != NO_OUTCOME || is_deleted);
-     assert(what != OPTED_OUT || at[a].outcome == OPTED_OUT || is_deleted || !MAY_HAVE_BEEN_ANSWERED(a))
+     assert(what != OPTED_OUT || at[a].outcome == OPTED_OUT || !MAY_HAVE_BEEN_ANSWERED(a))
   fi
 }
 
@@ -758,7 +831,13 @@ inline deletes() {
 active proctype Apply() {
   byte a = 0, other = 0;
   mtype:kind what = NO_KIND;
+#ifdef LATE
+  bool ending = false;
+  mtype:reason why = NO_REASON;
+  atomic { made = 1; created(1); claimed(1); at[1].leg = RINGS; proof_missing(1); given_up(1) };
+#else
   atomic { made = 1; created(1) };
+#endif
 end_apply:
   do
   :: atomic {
@@ -771,6 +850,9 @@ end_apply:
        :: what == INVOKE -> invokes()
        :: what == DELETE_INTERVIEW -> deletes()
        fi;
+#ifdef LATE
+       ends_if_it_is_over(a);
+#endif
        what = NO_KIND; a = 0
      }
   od
