@@ -355,7 +355,9 @@ active proctype Hear() {
   byte c = 0, rank = 0;
 end_hear:
   do
-  :: true -> break
+#ifdef LIVENESS
+  :: true -> break /* for safety, a process that stops has no order that one that does nothing lacks */
+#endif
   :: atomic {
        if
        :: cl[1].leg != NOTHING -> c = 1
@@ -481,8 +483,8 @@ end_settle:
 
 active proctype Caller() {
   byte a = 0, times = 0;
+end_caller:
   do
-  :: true -> break
   :: times < COMMANDS ->
 #ifdef DELETE_READS_THEN_WRITES
      if :: at[1].state == PENDING -> a = 1 :: at[2].state == PENDING -> a = 2 fi;
