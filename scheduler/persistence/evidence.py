@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -11,8 +11,10 @@ from uuid import UUID
 from sqlalchemy import text
 
 from scheduler.domain.evidence import CallbackReceipt, SealedEntry
+from scheduler.domain.explanation import HistoryEntry
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
+from scheduler.rules.history_seals import shown_detail
 
 MOST_ENTRIES = 1000
 """Earlier entries of a history are not shown. A call has about twenty."""
@@ -72,6 +74,11 @@ class StoredHistory:
     """Oldest first."""
     is_cut: bool
     """Earlier entries are stored and were not read."""
+
+    @property
+    def happenings(self) -> Sequence[HistoryEntry]:
+        """The entries without what only the evidence shows."""
+        return [replace(each.happening, detail=shown_detail(each.detail)) for each in self.entries]
 
 
 class EvidenceRows(Store):

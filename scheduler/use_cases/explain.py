@@ -20,7 +20,6 @@ from scheduler.lifecycle.policy import TOKEN_LASTS
 from scheduler.lifecycle.state_machine import has_live_leg, is_awaited
 from scheduler.persistence.last_looks import LastLookRow
 from scheduler.persistence.stores import Stores
-from scheduler.rules.history_seals import shown_detail
 from scheduler.rules.resources import shown
 from scheduler.timing import callee_zones, zone_names
 from scheduler.use_cases.operations.counts import carriers_in
@@ -178,9 +177,8 @@ class Explain:
     ) -> Explanation:
         """Build the explanation for `reader`, or for the operator without one. `row`: the attempt's last look."""
         now = self._now()
-        entries = [each.happening for each in stores.evidence.history(attempt.id).entries]
-        shown_entries = [replace(each, detail=shown_detail(each.detail)) for each in entries]
-        happenings = with_key_names(stores, shown_entries, attempt.company_id, reader)
+        history = stores.evidence.history(attempt.id)
+        happenings = with_key_names(stores, history.happenings, attempt.company_id, reader)
         if reader is not None:
             happenings = tuple(replace(each, actor=seen_by_companies(each.actor)) for each in happenings)
         blocking: tuple[Block, ...] = ()

@@ -64,7 +64,7 @@ class Followers:
             return False
         with batch.stores.connection.beside():
             stored = batch.stores.attempts.find_of_interview(proven.interview_id)
-            history = [each.happening for each in batch.stores.evidence.history(proven.id).entries]
+            history = batch.stores.evidence.history(proven.id).happenings
         if any(map(retries.rules_out_call_back, retries.newer_than(proven, stored))):  # guard: newer_call
             return False
         if retries.was_left(history):  # guard: decided_outcome
