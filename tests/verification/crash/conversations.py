@@ -108,6 +108,14 @@ def apply(play: Play, company: Tenant, command: Command) -> None:
         play.others.append(ended(play.setup.doing("apply", command.id)))
 
 
+def apply_and_die(play: Play, company: Tenant, command: Command) -> None:
+    """Kill the process that applies a command. One that left it, because a callback holds its rows, is repeated."""
+    play.dies("apply", command.id)
+    while play.exits[-1:] == [0] and setup_of(play, company).command(str(command.id)).applied_at is None:
+        play.exits.pop()
+        play.dies("apply", command.id)
+
+
 def refusal_of(play: Play, company: Tenant, command: Command) -> str | None:
     setup = setup_of(play, company)
     play.wait(lambda: setup.command(str(command.id)).applied_at, "the command is applied")
@@ -154,7 +162,7 @@ def _apply_report(play: Play, outcome: ConversationOutcome = ConversationOutcome
         with _an_answered_call(play, company, tasks.APPLY) as attempt:
             at = (company.now() + timedelta(seconds=6)).replace(microsecond=0) if calls_back else None
             command = accepted(play, company, reporting(attempt, outcome, at))
-            play.dies("apply", command.id)
+            apply_and_die(play, company, command)
             invoke = accepted(play, company, InvokeAttempt(interview_id=attempt.interview_id))
             play.twice("apply", command.id)
         assert refusal_of(play, company, command) is None
