@@ -79,7 +79,7 @@ _CAUSES: Mapping[str, str] = {
     "INSUFFICIENT_PERMISSIONS": "any request with a key, or `POST /company` with a regular key",
     "INTERVIEW_FINISHED": "an invoke of a finished interview (F4-5), or `PATCH` of a finished ONLINE interview",
     "INVALID_API_KEY": "any request that needs a key",
-    "INVALID_DATE_FORMAT": "a time of a call request (F2-1), `callBackAt` (F9-3), or the ends of `GET /billing/usage`",
+    "INVALID_DATE_FORMAT": "a time of a call (F2-1), `callBackAt`, `expiresAt`, or an end of `GET /billing/usage`",
     "INVALID_PERIOD": "`GET /billing/usage` (F5-1)",
     "INVITATION_GONE": "`POST /invitations/accept` (F3-4)",
     "JOB_AMBIGUOUS": "`POST /interviews` without a job (F1-4)",

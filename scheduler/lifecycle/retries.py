@@ -256,5 +256,6 @@ def rules_out_call_back(newer: Attempt) -> bool:
 
 def was_left(history: Iterable[HistoryEntry]) -> bool:
     """Return True if an operator has decided that no call follows, also if a call was found after the decision."""
-    decisions = {each.detail.get("decision") for each in history if each.event == Decided.name}
-    return bool(decisions - {Decision.DID_NOT_RING.value})
+    return any(
+        each.detail.get("decision") != Decision.DID_NOT_RING.value for each in history if each.event == Decided.name
+    )

@@ -44,6 +44,13 @@ def result(client: httpx.Client, sent: httpx.Response) -> str:
     return words(client.get(sent.headers["location"]))
 
 
+def repeated(client: httpx.Client, tenant: Tenant, attempt: Attempt) -> str:
+    """Decide to call again, and return the result."""
+    sent = send(client, form_of(attempt), decision="DID_NOT_RING", reason=WHY)
+    apply_decisions(tenant)
+    return result(client, sent)
+
+
 def copies_of(tenant: Tenant, attempt: Attempt, count: int) -> None:
     tenant.change(
         "INSERT INTO attempts SELECT (jsonb_populate_record(a, jsonb_build_object('id', gen_random_uuid(),"
@@ -90,20 +97,16 @@ def test_result_of_a_decision_is_shown(operator: httpx.Client, acme: Tenant) -> 
 
 def test_call_again_names_the_new_attempt(operator: httpx.Client, acme: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(acme)
-    sent = send(operator, form_of(unknown), decision="DID_NOT_RING", reason=WHY)
-    apply_decisions(acme)
+    told = repeated(operator, acme, unknown)
     [again] = [each for each in acme.attempts(unknown.interview_id) if each.id != unknown.id]
-    assert f"is applied. Attempt {again.id} calls again." in result(operator, sent)
+    assert f"is applied. Attempt {again.id} calls again." in told
 
 
 def test_refused_call_again_is_told_and_leaves_the_work(operator: httpx.Client, acme: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(acme)
     acme.change("UPDATE candidates SET gdpr_expiry_date = '2026-04-01'")
-    sent = send(operator, form_of(unknown), decision="DID_NOT_RING", reason=WHY)
-    apply_decisions(acme)
-    assert f"Not done. Nothing was decided about attempt {unknown.id}. The candidate's consent ends" in result(
-        operator, sent
-    )
+    refused = f"Not done. Nothing was decided about attempt {unknown.id}. The candidate's consent ends"
+    assert refused in repeated(operator, acme, unknown)
     assert listed(operator.get("/unknown")) == [str(unknown.id)]
 
 
@@ -124,6 +127,13 @@ def test_preview_says_what_follows(operator: httpx.Client, acme: Tenant) -> None
     assert "Carrier's list read in full: never, so that it proves nothing yet." in preview
     copies_of(acme, unknown, 1)
     assert "Call again is refused: the interview has the newer attempt" in words(operator.get(form_of(unknown)))
+
+
+def test_preview_refuses_to_repeat_a_reported_call(operator: httpx.Client, acme: Tenant) -> None:
+    unknown = an_attempt_of_unknown_outcome(acme)
+    acme.change("UPDATE attempts SET outcome = 'OPTED_OUT', outcome_at = ended_at WHERE id = :id", id=unknown.id)
+    preview = words(operator.get(form_of(unknown)))
+    assert "Call again is refused: the phone rang, and a conversation has reported OPTED_OUT." in preview
 
 
 def test_incomplete_decision_is_refused(operator: httpx.Client, acme: Tenant) -> None:

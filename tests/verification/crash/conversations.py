@@ -154,7 +154,7 @@ def _apply_report(play: Play, outcome: ConversationOutcome = ConversationOutcome
         with _an_answered_call(play, company, tasks.APPLY) as attempt:
             at = (company.now() + timedelta(seconds=6)).replace(microsecond=0) if calls_back else None
             command = accepted(play, company, reporting(attempt, outcome, at))
-            play.dies("apply", command.id)
+            play.dies_applying(command.id)
             invoke = accepted(play, company, InvokeAttempt(interview_id=attempt.interview_id))
             play.twice("apply", command.id)
         assert refusal_of(play, company, command) is None
@@ -178,7 +178,7 @@ def _report_then_invoke(play: Play) -> None:
             play.wait(lambda: len(company.attempts(attempt.interview_id)) > 1, "the retry follows the end of the call")
             follower, begun = follower_of(company, attempt), company.now()
             invoke = accepted(play, company, InvokeAttempt(interview_id=attempt.interview_id))
-            play.dies("apply", invoke.id)
+            play.dies_applying(invoke.id)
             play.dialled_twice(follower)
             play.twice("apply", invoke.id)
         replace(play, setup=setup_of(play, company)).note(Verb.INVOKE, follower, begun, invoke)
@@ -191,7 +191,7 @@ def _report_then_delete(play: Play) -> None:
         with _an_answered_call(play, company, tasks.APPLY, until=_IS_AWAITED) as attempt:
             report = accepted(play, company, reporting(attempt))
             deletion = accepted(play, company, DeleteInterview(interview_id=attempt.interview_id))
-            play.dies("apply", report.id)
+            play.dies_applying(report.id)
             apply(play, company, report)
             play.dialled_twice(follower_of(company, attempt))
             play.twice("apply", deletion.id)
@@ -325,7 +325,7 @@ def _apply_after_early_end(play: Play) -> None:
     """Kill the worker that applies the report. Before and afterwards, two workers hear the end of the call."""
     with _an_early_end(play) as (_, _, end, report):
         play.twice("hear", end)
-        play.dies("apply", report.id)
+        play.dies_applying(report.id)
         play.twice("hear", end)
 
 

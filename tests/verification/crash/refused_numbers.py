@@ -83,7 +83,7 @@ def _opt_out_of_retry(play: Play) -> None:
     with a_voice_server(play, has_verdict=True) as company:
         with _a_retry(play, company, tasks.APPLY) as (attempt, retry):
             command = accepted(play, company, _opting_out(attempt))
-            play.dies("apply", command.id)
+            play.dies_applying(command.id)
             play.dialled_twice(retry)
             apply(play, company, command)
             _is_noted_once(play, company, attempt, command)
@@ -118,7 +118,7 @@ def _opt_out_before_last_look(play: Play) -> None:
             play.diallers.append(dialler)
             play.wait_for_failpoint(lambda: is_stopped(dialler), retry)
             command = accepted(play, company, _opting_out(attempt))
-            play.dies("apply", command.id)
+            play.dies_applying(command.id)
             apply(play, company, command)
             thawed(dialler)
             _is_noted_once(play, company, attempt, command)
@@ -170,7 +170,7 @@ def _opt_out_elsewhere(play: Play) -> None:
     """Kill the worker that applies the opt-out, while two diallers take the attempt of the other interview."""
     with a_voice_server(play) as company, _another_interview(play, company) as (attempt, other):
         command = accepted(play, company, _opting_out(attempt))
-        play.dies("apply", command.id)
+        play.dies_applying(command.id)
         play.dialled_twice(other)
         is_applied = play.cell.failpoint == "apply.applied"
         _is_put_back(play, company, other, "OPTED_OUT" if is_applied else "COMMAND_WAITING")

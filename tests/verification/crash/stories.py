@@ -183,6 +183,16 @@ class Play:
         self.refused.append(ended(process))
         assert clock.is_wrong.is_set(), f"{self.cell}: the process has not reached its failpoint"
 
+    def dies_applying(self, command_id: UUID) -> None:
+        """Apply a command in a process that dies. One that leaves it, because its rows are held, is repeated."""
+        self.dies("apply", command_id)
+        while self.exits[-1:] == [0] and self._waits(command_id):
+            self.exits.pop()
+            self.dies("apply", command_id)
+
+    def _waits(self, command_id: UUID) -> bool:
+        return bool(self.tenant.ask("SELECT 1 FROM inbox WHERE id = :id AND applied_at IS NULL", id=command_id))
+
     def twice(self, step: str, *words: Any) -> None:
         both = [self.setup.doing(step, *words) for _ in range(2)]
         self.others += [ended(each) for each in both]
@@ -354,7 +364,8 @@ def _write(play: Play) -> None:
 def _apply_create(play: Play) -> None:
     with play.setup.leave(tasks.APPLY):
         command = play.setup.accept(play.for_an_interview(), idempotency_key=str(uuid4()))
-        play.dies_and_is_repeated("apply", command.id)
+        play.dies_applying(command.id)
+        play.twice("apply", command.id)
 
 
 def _applied(play: Play, verb: Verb, request: Callable[[Attempt], Request], **more: Any) -> None:
@@ -365,7 +376,7 @@ def _applied(play: Play, verb: Verb, request: Callable[[Attempt], Request], **mo
     with play.setup.leave(tasks.APPLY, CLOCK):
         attempt, begun = play.a_pending_attempt(), play.tenant.now()
         command = play.setup.accept(request(attempt), idempotency_key=str(uuid4()))
-        play.dies("apply", command.id)
+        play.dies_applying(command.id)
         play.dialled_twice(attempt)
         play.twice("apply", command.id)
     play.note(verb, attempt, begun, command, **more)
@@ -389,7 +400,7 @@ def _apply_cancellation(play: Play) -> None:
         [[command_id]] = play.tenant.ask(
             "SELECT id FROM inbox WHERE interview_id = :id AND applied_at IS NULL", id=attempt.interview_id
         )
-        play.dies("apply", command_id)
+        play.dies_applying(command_id)
         play.dialled_twice(attempt)
         play.twice("apply", command_id)
     play.wait(lambda: play.tenant.history(attempt.id) == ["created", "cancelled"], "the attempt is cancelled")
