@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -41,11 +41,16 @@ SCALED = {
 """The times of the dial protocol, all shorter and in the same order."""
 
 
+_NOT_APPLIED_YET = {requests.codes.accepted, requests.codes.conflict}
+"""While no worker has applied it, the API answers the first request with 202, and repetitions with 409."""
+
+
 class Client:
     """A platform's backend that repeats unanswered requests with the same idempotency key."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: Running, restart_ended: Callable[[], None] = lambda: None) -> None:
         self.running = running
+        self._restart_ended = restart_ended
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.headers["Authorization"] = f"Bearer {running.companyKey}"
@@ -67,8 +72,19 @@ class Client:
         return self.session.request(method, f"{self.running.apiUrl}{path}", json=body, timeout=40)
 
     def created(self, number: str, **more: Any) -> dict[str, Any]:
-        """Create an interview with a new candidate and return it. Waits for the result as long as the API allows."""
-        answer = self.post(self.interview(number, **more), Prefer="wait=30")
+        """Create an interview with a new candidate and return it.
+
+        This method restarts processes that have ended: the API is ready before the workers, and one of them may end at
+        its start. The answer to a single request would never come if its worker has ended.
+        """
+        body, headers = self.interview(number, **more), {"Prefer": "wait=5", "Idempotency-Key": str(uuid4())}
+
+        def answered() -> requests.Response | None:
+            self._restart_ended()
+            answer = self.post(body, **headers)
+            return None if answer.status_code in _NOT_APPLIED_YET else answer
+
+        answer = wait_until(answered, seconds=40, says="a worker has created the interview")
         assert answer.status_code == requests.codes.created, answer.text
         return dict(answer.json()["data"])
 
@@ -114,7 +130,7 @@ class WholeSystem:
         self.now = clock(clock_offset_s)
         self.home = home
         self.running = system.running
-        self.client = Client(system.running)
+        self.client = Client(system.running, system.restart_ended)
         self._connection: psycopg.Connection | None = None
 
     def wait_until(self, what: Callable[[], object], *, seconds: float, says: str) -> None:
