@@ -82,7 +82,14 @@ def end_without_key(order: Order, attempt: Attempt) -> None:
 
 @guards("report_first")
 @pytest.mark.parametrize("outcome", [FINISHED, CALL_BACK, OPTED_OUT])
-@pytest.mark.parametrize("store", [end_by_machine, end_without_instructions, end_without_key])
+@pytest.mark.parametrize(
+    "store",
+    [
+        end_by_machine,
+        pytest.param(end_without_instructions, marks=guards("instructions_failed", "reported_outcome")),
+        end_without_key,
+    ],
+)
 def test_end_waits_for_an_accepted_report(
     order: Order, store: Callable[[Order, Attempt], None], outcome: ConversationOutcome
 ) -> None:
@@ -229,7 +236,7 @@ def found_ringing(tenant: Tenant) -> Attempt:
     return see_leg(tenant, an_attempt_of_unknown_outcome(tenant))
 
 
-@guards("callback_first")
+@guards("callback_first", "report_before_answer")
 @pytest.mark.parametrize(
     ("ringing", "outcome"),
     [
@@ -291,7 +298,7 @@ def test_report_waits_for_no_callback_of_another_call(order: Order) -> None:
     assert order.refusal_code(command) == "CALL_NOT_ANSWERED"
 
 
-@guards("report_waits_an_hour")
+@guards("report_waits_an_hour", "report_before_answer")
 @pytest.mark.parametrize("is_early", [False, True])
 def test_report_waits_an_hour_at_most(order: Order, now: TestClock, *, is_early: bool) -> None:
     attempt = a_placed_attempt(order.tenant)
