@@ -227,7 +227,7 @@ class CallAttemptInProgress(Conflict):
 
 
 class CallNotAnswered(Conflict):
-    """No person has answered this call as far as the carrier has reported. Report the outcome again in a moment."""
+    """No person has answered this call, as far as is known. While details.status is IN_PROGRESS, report again."""
 
 
 class OutcomeReported(Conflict):

@@ -92,11 +92,19 @@ def is_new_report(
 
 
 def may_wait(received_at: datetime, now: datetime) -> bool:
-    """Return whether a report waits for stored callbacks of its call, as long at most as the end waits for a report.
+    """Return whether a report waits for news of its call, as long at most as the end waits for a report.
 
     One that was received later than now was accepted by a wrong clock, and does not wait.
     """
     return now - REPORT_FIRST < received_at <= latest_written(now)
+
+
+def may_be_unheard(attempt: Attempt, outcome: ConversationOutcome) -> bool:
+    """Return whether a person may have refused the number in this call, though the carrier has reported no answer.
+
+    Its callbacks may be late or lost. A person who asked for no further calls would then be called again.
+    """
+    return outcome in REFUSALS and attempt.state is AttemptState.IN_PROGRESS  # guard: unheard_answer
 
 
 def _is_refusal(attempt: Attempt, outcome: ConversationOutcome) -> bool:

@@ -55,6 +55,10 @@ class AttemptPolls(Store):
             )
         )
 
+    def hasten_poll(self, attempt: Attempt, now: datetime) -> None:
+        """Let the carrier be polled now, unless the attempt has changed or is locked. Then there is news of it."""
+        self._connection.execute(_HASTEN_POLL, {"id": attempt.id, "epoch": attempt.epoch, "now": now})
+
     def undecided(self, before: datetime) -> tuple[int, datetime | None]:
         """Count the attempts that became unknown at `before` or earlier, and return the instant of the oldest."""
         row = self._connection.execute(
@@ -149,6 +153,14 @@ _TAKE_POLLS = text("""
         FOR NO KEY UPDATE SKIP LOCKED
     ))
     RETURNING *
+""")
+
+
+_HASTEN_POLL = text("""
+    UPDATE attempts SET look_at = :now
+    WHERE id = (
+        SELECT id FROM attempts WHERE id = :id AND epoch = :epoch AND look_at > :now FOR NO KEY UPDATE SKIP LOCKED
+    )
 """)
 
 

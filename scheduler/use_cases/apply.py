@@ -21,7 +21,7 @@ from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.conflicts import blaming, put_off, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.shared.report_order import CallbackFirst
+from scheduler.use_cases.shared.report_order import NewsFirst
 from scheduler.use_cases.shared.turn import SharedReads, Turn, named_candidates
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named
@@ -51,8 +51,8 @@ class Apply:
     def command(self, command_id: UUID, *, lock_s: float = LOCK_S) -> None:
         """Apply the command if it is the oldest of its interview that is not applied yet. Raises DatabaseAway.
 
-        While another transaction has locked its rows, it waits for another hint. So does a report while callbacks of
-        its call are stored that are not applied yet.
+        While another transaction has locked its rows, it waits for another hint. So does a report that news of its call
+        may still confirm. If no news is stored, the carrier is polled.
         """
         following = None
         try:
@@ -65,8 +65,11 @@ class Apply:
                     put_off(self._hints, tasks.APPLY, received, stores.instant(self._now))
                     return
                 following = self._apply_next(stores, found.command)
-        except CallbackFirst as first:
+        except NewsFirst as first:
             put_off(self._hints, tasks.APPLY, {command_id: first.received_at}, first.now)
+            if first.to_poll is not None:
+                with self._database.transaction(lock_s=lock_s) as stores:
+                    stores.attempt_polls.hasten_poll(first.to_poll, first.now)  # guard: hastened_poll
             return
         except DatabaseAway:
             raise

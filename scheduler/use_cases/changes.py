@@ -254,12 +254,12 @@ class Changes:
         return Answer(attempt_id=attempt.id, snapshot=_reported(attempt))
 
     def _is_new_report(self, turn: Turn, attempt: Attempt, request: ReportOutcome, note: str | None) -> bool:
-        """Return False if the same was reported before. Raises CallbackFirst instead of a refusal that may be wrong."""
+        """Return False if the same was reported before. Raises NewsFirst instead of a refusal that may be wrong."""
         try:
             return conversations.is_new_report(attempt, request.outcome, request.call_back_at, note)
-        except refusals.CallNotAnswered as refusal:
-            if report_order.callback_comes_first(turn, attempt):  # guard: callback_first
-                raise report_order.CallbackFirst(turn) from refusal
+        except refusals.CallNotAnswered:
+            if report_order.is_accepted_unheard(turn, attempt, request.outcome):
+                return True
             raise
 
     def _save_report(self, turn: Turn, interview: Interview, attempt: Attempt, event: events.Reported) -> Attempt:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
@@ -41,8 +42,11 @@ SCALED = {
 """The times of the dial protocol, all shorter and in the same order."""
 
 
-_NOT_APPLIED_YET = {requests.codes.accepted, requests.codes.conflict}
-"""While no worker has applied it, the API answers the first request with 202, and repetitions with 409."""
+def _is_applied(answer: requests.Response) -> bool:
+    """While no worker has applied it, the API answers the first request with 202, and repetitions with 409."""
+    if answer.status_code == requests.codes.conflict:
+        return str(answer.json()["error"]["code"]) != "IDEMPOTENCY_IN_PROGRESS"
+    return answer.status_code != HTTPStatus.ACCEPTED
 
 
 class Client:
@@ -82,9 +86,9 @@ class Client:
         def answered() -> requests.Response | None:
             self._restart_ended()
             answer = self.post(body, **headers)
-            return None if answer.status_code in _NOT_APPLIED_YET else answer
+            return answer if _is_applied(answer) else None
 
-        answer = wait_until(answered, seconds=40, says="a worker has created the interview")
+        answer = wait_until(answered, seconds=30, says="a worker has created the interview")
         assert answer.status_code == requests.codes.created, answer.text
         return dict(answer.json()["data"])
 

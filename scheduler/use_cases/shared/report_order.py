@@ -1,12 +1,13 @@
 """Reports and callbacks: the wait for a report after the end of its call, and which of them is applied first.
 
-An end waits for an accepted report that it would lose, and a report for the stored callback of the answer.
+An end waits for an accepted report that it would lose, a report for the stored callback of the answer, and a refusal of
+the number for any news of its call.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from scheduler.domain.attempt import Attempt, Ended, Event, Reason
+from scheduler.domain.attempt import Attempt, ConversationOutcome, Ended, Event, Reason
 from scheduler.lifecycle import conversations, retries
 from scheduler.lifecycle.conversations import ProofWait
 from scheduler.lifecycle.policy import Policy
@@ -18,13 +19,15 @@ class ReportFirst:
     """The end of the call must be applied later: an accepted report of its conversation would be refused after it."""
 
 
-class CallbackFirst(Exception):
-    """The report must be applied later: a stored callback may say that its call was answered."""
+class NewsFirst(Exception):
+    """The report must be applied later: news of its call may still say that it was answered."""
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, to_poll: Attempt | None) -> None:
         super().__init__()
         self.received_at = turn.requested_at
         self.now = turn.now
+        self.to_poll = to_poll
+        """The attempt whose callbacks may be lost. None: a callback is stored."""
 
 
 def may_be_reported(batch: Batch, attempt: Attempt, now: datetime) -> bool:
@@ -49,15 +52,21 @@ def report_comes_first(batch: Batch, attempt: Attempt, happened: Sequence[Event]
     return batch.report_waits(batch.interviews[attempt.interview_id], now)  # guard: report_first
 
 
-def callback_comes_first(turn: Turn, attempt: Attempt) -> bool:
-    """Return True if a stored callback may still say that the call was answered.
+def is_accepted_unheard(turn: Turn, attempt: Attempt, outcome: ConversationOutcome) -> bool:
+    """Return True if a report whose call was not answered, as far as is known, is accepted nevertheless.
 
-    Asked only for a report that would be refused. The caller has locked the attempt before, as a worker does that
-    applies a callback, so none is missed. One in quarantine does not count.
+    That is a refusal of the number, an hour after its receipt. False: it is refused. Raises NewsFirst while news of the
+    call is awaited. The caller has locked the attempt before, as a worker does that applies a callback, so no stored
+    one is missed. One in quarantine does not count.
     """
-    if not conversations.may_wait(turn.requested_at, turn.now):  # guard: report_waits_an_hour
+    may_wait = conversations.may_wait(turn.requested_at, turn.now)  # guard: report_waits_an_hour
+    if may_wait and turn.stores.carrier_events.is_one_unheard(attempt.token or ""):  # guard: callback_first
+        raise NewsFirst(turn, to_poll=None)
+    if not conversations.may_be_unheard(attempt, outcome):
         return False
-    return turn.stores.carrier_events.is_one_unheard(attempt.token or "")
+    if may_wait:
+        raise NewsFirst(turn, to_poll=attempt)
+    return True
 
 
 def proof_waits(

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome
+from scheduler.domain.call import CallStatus
 from scheduler.domain.command import Command, DeleteInterview
 from scheduler.domain.explanation import Rule
 from scheduler.use_cases.apply import Apply
@@ -88,7 +89,7 @@ def test_accepted_report_that_refuses_no_number_stops_nothing(
     assert may_ring(voice, a_pending_attempt(voice, number))
 
 
-@guards("callback_first")
+@guards("callback_first", "report_before_answer")
 def test_opt_out_of_a_call_whose_answer_is_stored_is_applied(
     voice: Tenant, backlog: Reports, hear: Hear, hints: RecordingHints, number: str, now: TestClock
 ) -> None:
@@ -109,15 +110,13 @@ def test_refusal_that_is_not_applied_stops_nothing_longer(
     voice: Tenant, backlog: Reports, number: str, now: TestClock
 ) -> None:
     """Its call was not answered, so the report is refused once a worker applies it."""
-    command = backlog.accept(a_placed_attempt(voice, number), OPTED_OUT)
+    command = backlog.accept(end(voice, a_placed_attempt(voice, number), CallStatus.BUSY), OPTED_OUT)
+    now.move(timedelta(minutes=11))
+    other = a_pending_attempt(voice, number)
+    assert not may_ring(voice, other)
     assert backlog.refusal_code(command) == "CALL_NOT_ANSWERED"
-    voice.change("UPDATE lines SET attempt_id = NULL")
-    voice.change(
-        "UPDATE attempts SET state = 'CANCELLED', reason = 'REPLACED', phase = NULL, look_at = NULL, ended_at = :now"
-        " WHERE state = 'IN_PROGRESS'",
-        now=now(),
-    )
-    assert may_ring(voice, a_pending_attempt(voice, number))
+    now.move(timedelta(minutes=11))
+    assert may_ring(voice, other)
 
 
 @guards("refusal_recheck")

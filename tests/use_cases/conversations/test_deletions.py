@@ -161,9 +161,6 @@ def test_person_stays_erased_after_a_late_refusal(
 
 
 def test_deleted_call_that_reached_no_person_refuses_no_number(voice: Tenant, perform: Perform) -> None:
-    placed = a_placed_attempt(voice)
-    perform(DeleteInterview(interview_id=placed.interview_id))
-    assert code(report(perform, placed, OPTED_OUT)) == "CALL_NOT_ANSWERED"
     busy = an_ended_attempt(voice)
     perform(DeleteInterview(interview_id=busy.interview_id))
     assert code(report(perform, busy, OPTED_OUT)) == "CALL_NOT_ANSWERED"

@@ -292,7 +292,6 @@ def test_wrong_person_does_not_replace_an_opt_out(voice: Tenant, perform: Perfor
 def test_call_that_reached_no_person_refuses_no_number(voice: Tenant, perform: Perform, status: CallStatus) -> None:
     attempt = end(voice, a_placed_attempt(voice), status)
     assert code(report(perform, attempt, OPTED_OUT)) == "CALL_NOT_ANSWERED"
-    assert code(report(perform, a_placed_attempt(voice), OPTED_OUT)) == "CALL_NOT_ANSWERED"
     retry = follower(voice, attempt)
     assert retry is not None
     assert retry.state is AttemptState.PENDING

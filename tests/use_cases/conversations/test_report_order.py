@@ -1,4 +1,4 @@
-"""Accepted reports and callbacks: an end waits for the report, a report for the stored answer, an hour at most."""
+"""Accepted reports and news: an end waits for the report, a report for news of the answer, an hour at most."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, ConversationOutcome, Reason
-from scheduler.domain.command import Command
+from scheduler.domain.call import CallStatus
+from scheduler.domain.command import Command, DeleteInterview
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE, REPORT_FIRST, latest_written
 from scheduler.use_cases.apply import Apply
@@ -17,19 +18,28 @@ from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
-from tests.support.builders import RecordingHints, Tenant, a_placed_attempt, an_attempt_of_unknown_outcome
+from tests.support.builders import (
+    RecordingHints,
+    Tenant,
+    a_number,
+    a_pending_attempt,
+    a_placed_attempt,
+    an_attempt_of_unknown_outcome,
+)
 from tests.support.servers import ACCOUNT_SID
 from tests.support.statements import statements_of
-from tests.use_cases.conftest import answered, answering, see_leg, settle_at
+from tests.use_cases.conftest import answered, answering, end, performing, see_leg, settle_at
 from tests.use_cases.conversations.conftest import (
     CALL_BACK,
     FINISHED,
     OPTED_OUT,
     SCREENED,
+    WRONG_PERSON,
     Reports,
     booked,
     follower,
     found_late,
+    may_ring,
 )
 from tests.use_cases.test_hear import a_form, deliver, hear_stored, request_fallback, unheard
 
@@ -229,7 +239,7 @@ def found_ringing(tenant: Tenant) -> Attempt:
     return see_leg(tenant, an_attempt_of_unknown_outcome(tenant))
 
 
-@guards("callback_first")
+@guards("callback_first", "report_before_answer")
 @pytest.mark.parametrize(
     ("ringing", "outcome"),
     [
@@ -272,7 +282,7 @@ def test_report_and_end_do_not_wait_for_each_other(order: Order) -> None:
 def test_report_that_waits_is_refused_if_no_person_answered(order: Order) -> None:
     attempt = a_placed_attempt(order.tenant)
     deliver(order.hear, attempt, a_form(attempt, "ringing"))
-    command = order.accept(attempt, OPTED_OUT)
+    command = order.accept(attempt, FINISHED)
     assert order.waits(command)
     order.hear_all()
     assert order.refusal_code(command) == "CALL_NOT_ANSWERED"
@@ -291,7 +301,7 @@ def test_report_waits_for_no_callback_of_another_call(order: Order) -> None:
     assert order.refusal_code(command) == "CALL_NOT_ANSWERED"
 
 
-@guards("report_waits_an_hour")
+@guards("report_waits_an_hour", "callback_first", "report_before_answer")
 @pytest.mark.parametrize("is_early", [False, True])
 def test_report_waits_an_hour_at_most(order: Order, now: TestClock, *, is_early: bool) -> None:
     attempt = a_placed_attempt(order.tenant)
@@ -301,6 +311,76 @@ def test_report_waits_an_hour_at_most(order: Order, now: TestClock, *, is_early:
     assert order.waits(command)
     pass_the_hour(order, now, command, is_early=is_early)
     assert order.refusal_code(command) == "CALL_NOT_ANSWERED"
+
+
+# ---- a refusal of the number in a call of which no answer is heard
+
+
+REFUSED = pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
+
+
+@guards("unheard_answer", "report_before_answer", "hastened_poll")
+@REFUSED
+def test_refusal_waits_for_an_answer_that_was_lost(order: Order, now: TestClock, outcome: ConversationOutcome) -> None:
+    """The callback of the answer never comes. The poll that says so is not due for minutes."""
+    number = a_number()
+    attempt = a_placed_attempt(order.tenant, number)
+    assert attempt.look_at is not None
+    assert attempt.look_at > now()
+    command = order.accept(attempt, outcome)
+    assert order.waits(command)
+    [(task, waiting, after_s)] = order.hints.put_off
+    assert (task, waiting) == (tasks.APPLY, (command.id,))
+    assert after_s > 0, "no worker is busy with it meanwhile"
+    with answering(200, call_of(attempt)) as url:
+        settle_at(order.tenant, url).round()
+    assert order.tenant.attempt(attempt.id).reason is Reason.ANSWERED
+    assert order.refusal_code(command) is None
+    assert order.tenant.attempt(attempt.id).outcome is outcome
+    now.move(timedelta(minutes=11))
+    rings = may_ring(order.tenant, a_pending_attempt(order.tenant, number))
+    assert rings == (outcome is WRONG_PERSON), "another candidate has the number"
+
+
+@guards("unheard_answer", "report_before_answer")
+@REFUSED
+def test_refusal_is_refused_if_no_person_answered(order: Order, outcome: ConversationOutcome) -> None:
+    attempt = a_placed_attempt(order.tenant)
+    command = order.accept(attempt, outcome)
+    assert order.waits(command)
+    end(order.tenant, attempt, CallStatus.BUSY)
+    assert order.refusal_code(command) == "CALL_NOT_ANSWERED"
+
+
+@guards("unheard_answer", "report_waits_an_hour", "report_before_answer")
+@pytest.mark.parametrize("is_early", [False, True])
+def test_refusal_is_accepted_after_an_hour_of_doubt(order: Order, now: TestClock, *, is_early: bool) -> None:
+    attempt = a_placed_attempt(order.tenant)
+    command = order.accept(attempt, OPTED_OUT)
+    now.move(REPORT_FIRST - timedelta(seconds=1))
+    assert order.waits(command)
+    pass_the_hour(order, now, command, is_early=is_early)
+    assert order.refusal_code(command) is None
+    ended = end(order.tenant, order.tenant.attempt(attempt.id), CallStatus.NO_ANSWER)
+    assert (ended.reason, ended.outcome) == (Reason.NO_ANSWER, OPTED_OUT)
+    assert follower(order.tenant, attempt) is None
+
+
+@guards("unheard_answer", "report_before_answer")
+def test_refusal_of_an_unheard_call_is_kept_after_a_deletion(order: Order) -> None:
+    attempt = a_placed_attempt(order.tenant)
+    performing(order.tenant, order.submit, order.apply)(DeleteInterview(interview_id=attempt.interview_id))
+    command = order.accept(attempt, OPTED_OUT)
+    assert order.waits(command)
+    end(order.tenant, attempt)
+    assert order.refusal_code(command) is None
+    assert order.tenant.attempt(attempt.id).outcome is OPTED_OUT
+
+
+def test_other_reports_of_an_unheard_call_do_not_wait(order: Order) -> None:
+    attempt = a_placed_attempt(order.tenant)
+    assert order.refusal_code(order.accept(attempt, FINISHED)) == "CALL_NOT_ANSWERED"
+    assert order.tenant.attempt(attempt.id).look_at == attempt.look_at
 
 
 def test_callbacks_are_read_only_for_a_report_that_is_refused(order: Order) -> None:
