@@ -16,9 +16,8 @@ from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import CalleeClock, CallProgress, TimezoneSource
 from scheduler.domain.explanation import Block, Explanation, HistoryEntry
 from scheduler.domain.refusals import TimezoneUnknown
-from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
-from scheduler.timing.time_texts import span_text
+from scheduler.timing.time_texts import offset_text, span_text
 
 # --- JSON for scripts: names as on the wire, instants in UTC, spans in seconds
 

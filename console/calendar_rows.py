@@ -11,9 +11,8 @@ from console.timeline import BarPart, Span, amounts, clock_text, hours_text, tim
 from scheduler.domain.call import CalleeClock
 from scheduler.domain.company import CallTimeInterval
 from scheduler.lifecycle.forecast import Starts
-from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
-from scheduler.timing.time_texts import span_text
+from scheduler.timing.time_texts import offset_text, span_text
 
 # --- Calls that become due in each quarter of the next 24 hours, by company, and the calls that can start
 

@@ -13,8 +13,8 @@ from scheduler.domain.attempt import AttemptState
 from scheduler.domain.call import CalleeClock, CallProgress
 from scheduler.domain.company import CallTimeInterval
 from scheduler.domain.explanation import Block, Explanation, HistoryEntry
-from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
+from scheduler.timing.time_texts import offset_text
 
 # --- Bars of tables: coloured parts of a strip, as shares of its width in percent. The macro `bar` draws them
 

@@ -14,7 +14,7 @@ from api_shim.schemas.requested_calls import EXAMPLES
 from scheduler.domain.batch import Batch, BatchItem, BatchState, DryRun, DueHour, ItemPage, ItemState, RefusedItems
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
-from scheduler.lifecycle.scheduling import offset_text
+from scheduler.timing.time_texts import offset_text
 from scheduler.wire.batches import MOST_ITEMS, MOST_LINES
 from scheduler.wire.field_types import Wire
 

@@ -22,8 +22,8 @@ from scheduler.domain.evidence import (
     SealState,
 )
 from scheduler.domain.explanation import Rule
-from scheduler.lifecycle.scheduling import offset_text
 from scheduler.rules.history_seals import shown_detail
+from scheduler.timing.time_texts import offset_text
 from scheduler.wire.field_types import Wire
 
 

@@ -13,8 +13,8 @@ from scheduler.domain.call import CallProgress, Schedule, ScheduleWarning, Timez
 from scheduler.domain.explanation import Explanation, HistoryEntry, Rule
 from scheduler.domain.interview import SHOWN_ATTEMPTS, AgentType, InterviewStatus, InterviewStory
 from scheduler.domain.refusals import TimezoneUnknown
-from scheduler.lifecycle.scheduling import offset_text, together
 from scheduler.timing import call_windows
+from scheduler.timing.time_texts import offset_text, together
 from scheduler.use_cases.explain import waits_for
 from scheduler.wire.field_types import Wire
 

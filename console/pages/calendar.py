@@ -25,8 +25,7 @@ from console.rendering import link_to, name, number, number_of, page
 from console.stores.sessions import ConsoleSession
 from console.timeline import BarPart
 from scheduler.ids import id_or_none
-from scheduler.lifecycle.scheduling import offset_text
-from scheduler.timing.time_texts import span_text
+from scheduler.timing.time_texts import offset_text, span_text
 
 router = APIRouter()
 _UNPROCESSABLE = 422

@@ -301,6 +301,7 @@ def next_call_back(
         asked = _on_present_clock(asked, ended, callee)
         clock, start = asked.clock, max(asked.earliest_at, now)
         following = replace(ended, schedule=asked)
+        following = replace(following, call_backs=ended.call_backs + 1)  # guard: own_clock_when_called_back
         clocks = scheduling.deciding_clocks(following, callee, start)
         due_at = scheduling.next_opening(clocks, callee.settings, start, policy)
         if due_at is None or due_at + policy.room >= expires_at:
@@ -340,7 +341,7 @@ def last_possible(
     start = latest if expires_at is None else min(latest, expires_at)
     while start > first:
         start = max(start - _A_DAY, first)
-        found = scheduling.next_allowed(text, callee, start, policy)
+        found = scheduling.next_for_call_back(text, callee, start, policy)
         if _is_possible(found["nextAllowedScheduledAt"], callee, expires_at, now, policy):
             return found
     return {"nextAllowedAt": None, "nextAllowedScheduledAt": None}
@@ -350,7 +351,7 @@ def _is_possible(text: str | None, callee: Callee, expires_at: datetime | None, 
     if text is None:
         return False
     try:
-        schedule, _ = scheduling.on_request(text, callee, now, policy)
+        schedule, _ = scheduling.on_request(text, callee, now, policy, is_call_back=True)
         if expires_at is not None:
             scheduling.must_open_before(expires_at, schedule.due_at, policy)
     except Refused:

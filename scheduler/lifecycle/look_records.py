@@ -11,8 +11,9 @@ from scheduler.domain.company import CallTimeInterval
 from scheduler.domain.evidence import LastLook, LookHours, LookRecord, LookResult, RuleResult
 from scheduler.domain.explanation import HistoryEntry, Rule
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import Callee, offset_text
+from scheduler.lifecycle.scheduling import Callee
 from scheduler.timing import call_windows, time_texts, zone_names
+from scheduler.timing.time_texts import offset_text
 
 _FORM = 1
 _SINCE: Mapping[Rule, int] = {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import CalleeClock, Schedule, ScheduleWarning, TimezoneSource
@@ -24,7 +24,7 @@ from scheduler.lifecycle.policy import Policy
 from scheduler.timing import call_windows, callee_zones, requested_time, time_texts, zone_names
 from scheduler.timing.callee_zones import CalleeNumber, number_facts
 from scheduler.timing.requested_time import RequestedTime
-from scheduler.timing.time_texts import span_text
+from scheduler.timing.time_texts import offset_text, span_text, together, utc_text
 
 _SHORTEST_COMMON_OPENING = timedelta(minutes=60)
 
@@ -43,26 +43,37 @@ class Callee:
 
 
 def on_request(
-    text: str | None, callee: Callee, received_at: datetime, policy: Policy, *, field: str = "scheduledAt"
+    text: str | None,
+    callee: Callee,
+    received_at: datetime,
+    policy: Policy,
+    *,
+    field: str = "scheduledAt",
+    is_call_back: bool = False,
 ) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
     """Schedule a requested call, evaluated as of `received_at`. `field` is the client's name of the text.
+
+    If the person named the time (`is_call_back`), an offset does not decide alone: see `deciding_clocks`.
 
     Raises InvalidDateFormat, ScheduleInPast, ScheduleTooFar, OutsideCallTimeInterval, TimezoneUnknown,
     TimezoneAmbiguous, NoCommonOpening, NoOpeningBeforeExpiry, ConsentExpired or OffsetMustMatchNumber.
     """
     requested = requested_time.read(text, field=field) if text is not None else None
     clock = _clock(requested, callee)
+    clocks: tuple[CalleeClock, ...] = (clock,)
+    if is_call_back:
+        clocks = _with_own_clock(clock, callee)  # guard: named_own_clock
     _must_have_common_opening(clock, callee.settings, received_at)
     if requested is None:
         earliest_at = received_at
-        opening = call_windows.next_open(clock, callee.settings.intervals, received_at, room=policy.room)
+        opening = call_windows.next_open(clocks, callee.settings.intervals, received_at, room=policy.room)
         if opening is None:
             raise NoOpeningBeforeExpiry(_NO_LONG_ENOUGH_OPENING.format(seconds=int(policy.room.total_seconds())))
         due_at = opening
     else:
-        due_at = _explicit(requested, clock, callee, received_at, policy)
+        due_at = _explicit(requested, clocks, callee, received_at, policy)
         earliest_at = due_at
-    _must_consent(clock, callee.consent_until, due_at)
+    _must_consent(clocks, callee.consent_until, due_at)
     warnings = offset_warnings(clock, callee, due_at)
     return schedule_on(clock, callee, requested=text, due_at=due_at, earliest_at=earliest_at), warnings
 
@@ -131,8 +142,8 @@ def must_open_before(expires_at: datetime, due_at: datetime, policy: Policy) -> 
     if expires_at <= due_at + policy.room:
         raise NoOpeningBeforeExpiry(
             "The interview would expire before its call could ring. Send a later expiresAt, or an earlier time.",
-            dueAt=_utc_text(due_at),
-            expiresAt=_utc_text(expires_at),
+            dueAt=utc_text(due_at),
+            expiresAt=utc_text(expires_at),
         )
 
 
@@ -154,33 +165,38 @@ def _must_have_common_opening(clock: CalleeClock, settings: CompanySettings, now
         )
 
 
-def _explicit(requested: RequestedTime, clock: CalleeClock, callee: Callee, now: datetime, policy: Policy) -> datetime:
-    due_at = _in_time(call_windows.resolve(requested, clock), now)
+def _explicit(
+    requested: RequestedTime, clocks: Sequence[CalleeClock], callee: Callee, now: datetime, policy: Policy
+) -> datetime:
+    """Resolve the time on the first of the clocks, all of which must be open then."""
+    due_at = _in_time(call_windows.resolve(requested, clocks[0]), now)
     intervals = callee.settings.intervals
-    if call_windows.is_open(clock, intervals, due_at, room=policy.room):
+    closed = [each for each in clocks if not call_windows.is_open(each, intervals, due_at, room=policy.room)]
+    if not closed:
         return due_at
-    next_at = call_windows.next_open(clock, intervals, due_at, room=policy.room)
-    closing = call_windows.is_open(clock, intervals, due_at)
+    next_at = call_windows.next_open(clocks, intervals, due_at, room=policy.room)
+    closing = call_windows.is_open(clocks, intervals, due_at)
+    clock = closed[0]
     zone_text = _clock_text(clock)
     why = "too close to the end of the calling hours" if closing else "outside the calling hours of this person"
     raise OutsideCallTimeInterval(
         f"{_span_of_local_times(clock, due_at)} on the callee's clock ({zone_text}) is {why}."
-        + (f" The next allowed time is {_utc_text(next_at)}." if next_at else ""),
-        localTime=local_time_text(clock, due_at),
+        + (f" The next allowed time is {utc_text(next_at)}." if next_at else ""),
+        localTime=together([each.isoformat(timespec="seconds") for each in call_windows.local_times(clock, due_at)]),
         timezone=zone_text,
         timezoneSource=clock.source.value,
         callTimeIntervals=time_texts.intervals_as_json(intervals),
-        **_next_allowed(next_at, requested, clock, callee, now),
+        **_next_allowed(next_at, requested, clocks[0], callee, now),
         reason="CLOSING" if closing else "CLOSED",
     )
 
 
-def next_allowed(text: str, callee: Callee, now: datetime, policy: Policy) -> dict[str, str | None]:
-    """Find the first allowed time from `now` on, as an instant and in the form of the request."""
+def next_for_call_back(text: str, callee: Callee, now: datetime, policy: Policy) -> dict[str, str | None]:
+    """Find the first time from `now` on to call the person back, as an instant and in the form of the request."""
     requested = requested_time.read(text)
     clock = _clock(requested, callee)
     start = now.replace(microsecond=0) + timedelta(seconds=1)
-    next_at = call_windows.next_open(clock, callee.settings.intervals, start, room=policy.room)
+    next_at = call_windows.next_open(_with_own_clock(clock, callee), callee.settings.intervals, start, room=policy.room)
     return _next_allowed(next_at, requested, clock, callee, now)
 
 
@@ -188,19 +204,9 @@ def _next_allowed(
     next_at: datetime | None, requested: RequestedTime, clock: CalleeClock, callee: Callee, now: datetime
 ) -> dict[str, str | None]:
     return {
-        "nextAllowedAt": _utc_text(next_at) if next_at else None,
+        "nextAllowedAt": utc_text(next_at) if next_at else None,
         "nextAllowedScheduledAt": _as_requested(next_at, requested, clock, callee, now) if next_at else None,
     }
-
-
-def local_time_text(clock: CalleeClock, instant: datetime) -> str:
-    """Write the local times at `instant` in the zones of `clock`, in order, separated by commas."""
-    return together([each.isoformat(timespec="seconds") for each in call_windows.local_times(clock, instant)])
-
-
-def together(texts: Sequence[str]) -> str:
-    """Join the distinct texts in order, separated by commas."""
-    return ", ".join(dict.fromkeys(texts))
 
 
 def _span_of_local_times(clock: CalleeClock, instant: datetime) -> str:
@@ -239,7 +245,7 @@ def _forms(instant: datetime, requested: RequestedTime, clock: CalleeClock) -> I
         yield f"{wall}{offset_text(call_windows.utc_offsets(clock, instant)[0])}[{requested.zone}]"
     elif not requested.is_instant:
         yield wall
-    yield _utc_text(instant)
+    yield utc_text(instant)
 
 
 def _named_instant(requested: RequestedTime, clock: CalleeClock) -> datetime | None:
@@ -253,23 +259,23 @@ def _in_time(instant: datetime, now: datetime) -> datetime:
     """Take the instant, or `now` if it has just passed. Raises ScheduleInPast, ScheduleTooFar."""
     if instant < now - policy.PAST_ALLOWANCE:
         raise ScheduleInPast(
-            f"{_utc_text(instant)} is {span_text(now - instant)} in the past. Send a later time, or omit it to call"
+            f"{utc_text(instant)} is {span_text(now - instant)} in the past. Send a later time, or omit it to call"
             " as soon as allowed.",
-            scheduledAt=_utc_text(instant),
-            receivedAt=_utc_text(now),
+            scheduledAt=utc_text(instant),
+            receivedAt=utc_text(now),
         )
     if instant > now + policy.MAX_AHEAD:
         raise ScheduleTooFar(
-            f"{_utc_text(instant)} is more than 30 days ahead. The latest allowed time now is"
-            f" {_utc_text(now + policy.MAX_AHEAD)}.",
-            scheduledAt=_utc_text(instant),
-            latest=_utc_text(now + policy.MAX_AHEAD),
+            f"{utc_text(instant)} is more than 30 days ahead. The latest allowed time now is"
+            f" {utc_text(now + policy.MAX_AHEAD)}.",
+            scheduledAt=utc_text(instant),
+            latest=utc_text(now + policy.MAX_AHEAD),
         )
     return max(instant, now)
 
 
-def _must_consent(clock: CalleeClock, until: date, instant: datetime) -> None:
-    if consent_is_over(clock, until, instant):
+def _must_consent(clocks: Sequence[CalleeClock], until: date, instant: datetime) -> None:
+    if consent_is_over_on_any(clocks, until, instant):
         raise ConsentExpired(
             f"The candidate's consent ends on {until.isoformat()} (callee's clock), before the call would be due. Set a"
             " later gdprExpiryDate or choose an earlier time.",
@@ -325,17 +331,6 @@ def _clock_text(clock: CalleeClock) -> str:
     return ", ".join(clock.zones)
 
 
-def offset_text(offset: timedelta) -> str:
-    """Format an offset like `+10:30`."""
-    minutes = int(offset.total_seconds()) // 60
-    sign = "-" if minutes < 0 else "+"
-    return f"{sign}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
-
-
-def _utc_text(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 # ---- clocks that must be open when the phone rings
 
 
@@ -353,22 +348,27 @@ def deciding_clocks(attempt: Attempt, callee: Callee, now: datetime) -> tuple[Ca
     A clock from the request's text is kept. Any other clock is looked up again, because it may no longer be the
     person's. If the clock is an offset, the person's own clock (candidate's zone, otherwise the zones of the number)
     must be open too, unless a client requested a time in the current opening (F2-9): the offset was not sent for any
-    other opening, or for a retry.
+    other opening, for a retry, or for a time that the person named in a call.
     """
     clock = present_clock(attempt, callee)
-    if clock.offset is None:
-        return (clock,)
+    if is_call_back(attempt):
+        return _with_own_clock(clock, callee)  # guard: call_back_clock
     if attempt.schedule.requested is not None and _is_in_the_same_opening(attempt.schedule, callee.settings, now):
         return (clock,)
-    own = _own_clock_or_none(callee)
-    return (clock,) if own is None else (clock, own)  # guard: own_clock
+    clocks: tuple[CalleeClock, ...] = (clock,)
+    clocks = _with_own_clock(clock, callee)  # guard: own_clock
+    return clocks  # noqa: RET504 - the guard can be removed
 
 
-def _own_clock_or_none(callee: Callee) -> CalleeClock | None:
-    """Find the person's own clock, never the company's. Raises TimezoneUnknown if the candidate's zone is unknown."""
-    if callee.timezone is None and (callee.number is None or not callee.number.zones):
-        return None
-    return callee_zones.deciding_clock(None, candidate_zone=callee.timezone, number=callee.number, company_zone=None)
+def is_call_back(attempt: Attempt) -> bool:
+    """Return whether the attempt follows from a time that the person named, also if it was moved or retried since."""
+    return attempt.call_backs > 0
+
+
+def _with_own_clock(clock: CalleeClock, callee: Callee) -> tuple[CalleeClock, ...]:
+    """Add the person's own clock to an offset. Raises TimezoneUnknown."""
+    own = None if clock.offset is None else callee_zones.own_clock(callee.timezone, callee.number)
+    return (clock,) if own is None else (clock, own)
 
 
 def _is_in_the_same_opening(schedule: Schedule, settings: CompanySettings, now: datetime) -> bool:

@@ -171,6 +171,13 @@ def deciding_clock(
     raise TimezoneUnknown
 
 
+def own_clock(candidate_zone: str | None, number: CalleeNumber | None) -> CalleeClock | None:
+    """Find the person's own clock, never the company's. Raises TimezoneUnknown if the candidate's zone is unknown."""
+    if candidate_zone is None and (number is None or not number.zones):
+        return None
+    return deciding_clock(None, candidate_zone=candidate_zone, number=number, company_zone=None)
+
+
 _NO_COUNTRY = phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY
 
 # There are several thousand patterns worldwide. `re` caches 512 and would compile the others again and again.

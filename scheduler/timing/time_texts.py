@@ -1,8 +1,8 @@
-"""Texts of times: a company's calling hours in JSON, with error messages, and spans in words."""
+"""Texts of times: a company's calling hours in JSON, with error messages, instants, offsets, and spans in words."""
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -118,7 +118,24 @@ def _invalid(where: str, reason: str) -> InvalidInterval:
     return InvalidInterval(f"{field} {reason}.", field=field, reason=reason)
 
 
-# --- Time spans in words
+# --- Instants, offsets and time spans
+
+
+def utc_text(instant: datetime) -> str:
+    """Write an instant in UTC, to the second, like `2026-04-02T12:00:00Z`."""
+    return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def offset_text(offset: timedelta) -> str:
+    """Format an offset like `+10:30`."""
+    minutes = int(offset.total_seconds()) // 60
+    sign = "-" if minutes < 0 else "+"
+    return f"{sign}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+
+
+def together(texts: Sequence[str]) -> str:
+    """Join the distinct texts in order, separated by commas."""
+    return ", ".join(dict.fromkeys(texts))
 
 
 def span_text(span: timedelta) -> str:

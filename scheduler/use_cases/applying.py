@@ -138,13 +138,19 @@ class NewInterviews:
         return InterviewStory(interview=interview, attempts=attempts)
 
     def schedule(
-        self, text: str | None, callee: Callee, received_at: datetime, field: TimeName
+        self,
+        text: str | None,
+        callee: Callee,
+        received_at: datetime,
+        field: TimeName,
+        *,
+        is_call_back: bool = False,
     ) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
         """Resolve the requested time. Raises the refusal if the candidate may not be called then, or at all."""
         if callee.number is None:
             raise PhoneNumberRequired
         callee_zones.check_allowed(callee.number, callee.settings.allowed_countries)
-        return scheduling.on_request(text, callee, received_at, self._policy, field=field)
+        return scheduling.on_request(text, callee, received_at, self._policy, field=field, is_call_back=is_call_back)
 
     def online_time(self, turn: Turn, request: CreateInterview | UpdateInterview, callee: Callee) -> datetime | None:
         return scheduling.online_time(request.scheduled_at, callee, turn.requested_at, field=request.time_name)

@@ -205,7 +205,8 @@ class Changes:
     ) -> tuple[Interview, Attempt]:
         """Move a pending attempt. A default expiry of the interview moves with the first attempt of a chain."""
         callee = callee_from(turn.stores.attempts.callee_of(interview.id))
-        schedule, warnings = self._new.schedule(text, callee, turn.requested_at, field)
+        is_call_back = scheduling.is_call_back(attempt)
+        schedule, warnings = self._new.schedule(text, callee, turn.requested_at, field, is_call_back=is_call_back)
         if interview.expires_by_default and attempt.retry_number == 0:
             interview = replace(interview, expires_at=scheduling.default_expiry(schedule.due_at))
         scheduling.must_open_before(interview.expires_at, schedule.due_at, self._policy)
@@ -304,7 +305,7 @@ class Changes:
     def _called_back(
         self, turn: Turn, interview: Interview, callee: Callee, call_back_at: str
     ) -> tuple[Interview, Schedule]:
-        schedule, _ = self._new.schedule(call_back_at, callee, turn.requested_at, "callBackAt")
+        schedule, _ = self._new.schedule(call_back_at, callee, turn.requested_at, "callBackAt", is_call_back=True)
         # A time that has just passed would ring at once, when the person has hung up.
         if schedule.earliest_at <= turn.requested_at:
             raise refusals.ScheduleInPast
@@ -324,7 +325,7 @@ class Changes:
         return refusals.ScheduleInPast(
             "callBackAt is in the past. Send the time that the person named, or the next one that is possible:"
             " details.nextAllowedScheduledAt.",
-            **scheduling.next_allowed(call_back_at, callee, turn.requested_at + CALL_BACK_GAP, self._policy),
+            **scheduling.next_for_call_back(call_back_at, callee, turn.requested_at + CALL_BACK_GAP, self._policy),
         )
 
     # ---- operators

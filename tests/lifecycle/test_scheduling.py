@@ -47,14 +47,22 @@ def test_offset_alone_decides_within_the_requested_opening() -> None:
         assert scheduling.deciding_clocks(BY_OFFSET, a_callee(), now) == (TOKYO,)
 
 
+@guards("own_clock")
 def test_numbers_zones_must_be_open_in_another_opening() -> None:
     closing = BY_OFFSET.due_at + timedelta(hours=11)
     for now in (closing, BY_OFFSET.due_at + A_DAY):
         assert scheduling.deciding_clocks(BY_OFFSET, a_callee(), now) == (TOKYO, ITS_OWN)
 
 
+@guards("own_clock")
 def test_a_retry_is_never_by_the_offset_alone() -> None:
     assert scheduling.deciding_clocks(RETRY_OF_OFFSET, a_callee(), RETRY_OF_OFFSET.due_at) == (TOKYO, ITS_OWN)
+
+
+@guards("call_back_clock")
+def test_time_that_the_person_named_is_never_by_the_offset_alone() -> None:
+    called_back = replace(BY_OFFSET, call_backs=1)
+    assert scheduling.deciding_clocks(called_back, a_callee(), BY_OFFSET.due_at) == (TOKYO, ITS_OWN)
 
 
 @guards("own_clock")

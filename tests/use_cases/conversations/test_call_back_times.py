@@ -5,6 +5,7 @@ Two judges: the same text in an invoke, and `whenever`, which shares no code wit
 
 import json
 import random
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 import whenever
 
 from scheduler.domain.attempt import Attempt
-from scheduler.domain.command import InvokeAttempt, Refusal
+from scheduler.domain.command import InvokeAttempt, Refusal, RescheduleAttempt
 from scheduler.domain.company import RetryPolicy
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.submit import Submit
+from tests.architecture.guards import guards
 from tests.architecture.sources import ROOT
 from tests.conftest import TestClock, seed
 from tests.support.builders import (
@@ -81,6 +83,15 @@ class Talks:
         pending = self._of_zone(a_pending_attempt(self._company, a_number()))
         invoke = InvokeAttempt(interview_id=pending.interview_id, scheduled_at=text)
         return refusal_of(self._perform(invoke)) or self._pending(pending)
+
+    def moved(self, attempt: Attempt, text: str) -> Refusal | None:
+        """Ask to move the attempt, as a client does."""
+        move = RescheduleAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id, scheduled_at=text)
+        return refusal_of(self._perform(move))
+
+    def live_in(self, zone: str) -> None:
+        """Let each person of the company have this zone from now on."""
+        self._company.change("UPDATE candidates SET timezone = :zone", zone=zone)
 
     def _pending(self, attempt: Attempt) -> Attempt:
         [pending] = pending_of(self._company, attempt)
@@ -195,7 +206,10 @@ def test_named_time_is_decided_as_a_requested_time(tenant: Tenant, settings: dic
         else:
             assert refusal is not None, text
             message = invoked.message.replace("scheduledAt", "callBackAt")
-            assert (refusal.code, refusal.message) == (invoked.code, message), text
+            told = refusal.message
+            if re.search(r"[+-]\d\d:\d\d$", text):  # the next allowed time of an offset is tested below
+                message, told = (each.partition(" The next allowed time")[0] for each in (message, told))
+            assert (refusal.code, told) == (invoked.code, message), text
             refused.add(refusal.code)
     assert {"INVALID_DATE_FORMAT", "SCHEDULE_TOO_FAR"} <= refused
     document = json.loads((ROOT / "docs/openapi.json").read_text(encoding="utf-8"))
@@ -272,3 +286,66 @@ def test_call_that_lasts_too_long_is_followed_at_once(tenant: Tenant, now: TestC
     assert conversations.report(attempt, "2026-04-02T14:02:00") is None
     now.move(timedelta(minutes=5))
     assert conversations.called_back(attempt).due_at == now()
+
+
+# ---- an offset does not open the callee's own night
+
+
+BY_DAY: dict[str, Any] = {"intervals": hours([(EVERY_DAY, 8 * 60, 12 * 60)]).intervals}
+
+
+@guards("named_own_clock")
+@pytest.mark.parametrize(
+    ("timezone", "source"), [(None, "PHONE_NUMBER"), ("Europe/Vienna", "CANDIDATE")], ids=["number", "candidate"]
+)
+def test_named_offset_is_refused_in_the_callees_night(tenant: Tenant, timezone: str | None, source: str) -> None:
+    conversations = talks(tenant, timezone, **BY_DAY)
+    attempt = conversations.attempt()
+    refusal = conversations.report(attempt, "2026-04-03T08:00:00+05:00")
+    assert refusal is not None
+    details = {key: refusal.details[key] for key in ("reason", "localTime", "timezone", "timezoneSource")}
+    assert (refusal.code, details) == (
+        "OUTSIDE_CALL_TIME_INTERVAL",
+        {
+            "reason": "CLOSED",
+            "localTime": "2026-04-03T05:00:00",
+            "timezone": timezone or "Europe/Bratislava",
+            "timezoneSource": source,
+        },
+    )
+    assert refusal.details["nextAllowedScheduledAt"] == "2026-04-03T11:00:00+05:00"
+    assert conversations.report(attempt, refusal.details["nextAllowedScheduledAt"]) is None
+    assert conversations.called_back(attempt).due_at == datetime(2026, 4, 3, 6, tzinfo=UTC)
+
+
+@guards("named_own_clock")
+def test_past_offset_is_refused_with_one_in_the_callees_day(tenant: Tenant, now: TestClock) -> None:
+    """It is ten in the evening there, and three in the afternoon at the offset."""
+    now.instant = datetime(2026, 4, 2, 20, tzinfo=UTC)
+    conversations = talks(tenant, **BY_DAY)
+    attempt = conversations.attempt()
+    refusal = conversations.report(attempt, "2026-04-02T10:00:00-05:00")
+    assert refusal is not None
+    assert (refusal.code, refusal.details["nextAllowedScheduledAt"]) == (PAST, "2026-04-03T08:00:00-05:00")
+    assert conversations.report(attempt, "2026-04-02T16:00:00-05:00") is not None
+
+
+@guards("own_clock_when_called_back", "call_back_clock")
+def test_named_offset_waits_for_the_day_of_a_later_zone(tenant: Tenant) -> None:
+    conversations = talks(tenant, **BY_DAY)
+    attempt = conversations.attempt()
+    assert conversations.report(attempt, "2026-04-03T12:00:00+05:00") is None
+    conversations.live_in("America/New_York")
+    assert conversations.called_back(attempt).due_at == datetime(2026, 4, 3, 12, tzinfo=UTC)
+
+
+@guards("named_own_clock")
+def test_call_back_is_not_moved_into_the_callees_night(tenant: Tenant) -> None:
+    conversations = talks(tenant, **BY_DAY)
+    attempt = conversations.attempt()
+    assert conversations.report(attempt, "2026-04-03T18:00:00") is None
+    called_back = conversations.called_back(attempt)
+    refusal = conversations.moved(called_back, "2026-04-03T08:00:00+05:00")
+    assert refusal is not None
+    assert refusal.code == "OUTSIDE_CALL_TIME_INTERVAL"
+    assert conversations.moved(called_back, refusal.details["nextAllowedScheduledAt"]) is None
