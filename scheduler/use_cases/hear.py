@@ -53,9 +53,10 @@ class Hear:
     def genuine(
         self, token: str, path: str, form: Sequence[tuple[str, str]], signature: str, *, is_fallback: bool = False
     ) -> NewCarrierEvent:
-        """Make an event of a callback, unchanged. `path` is the request path with its query.
+        """Make an event of a callback. `path` is the request path with its query.
 
         `is_fallback`: a request for other instructions, because the voice server gave none.
+        Only NUL is replaced, because PostgreSQL cannot store it. A token that contains one remains unknown.
         Raises NotACallback for a forged or unreadable request.
         """
         fields = dict(form)
@@ -66,6 +67,9 @@ class Hear:
             or not self._callbacks.is_genuine(path, form, signature)  # guard: signature
         ):
             raise NotACallback
+        token = _without_nul(token)
+        # After the check: the signature covers the original.
+        fields = {_without_nul(name): _without_nul(value) for name, value in form}
         fields |= {_FALLBACK: "true"} if is_fallback else {}
         self._read(token, fields)
         content_hash = self._hasher.callback(fingerprint(token.encode(), json.dumps(fields, sort_keys=True).encode()))
@@ -196,6 +200,10 @@ class Hear:
         for attempt_id in asks:
             batch.stores.attempt_polls.reschedule_poll(attempt_id, batch.attempt(attempt_id).epoch, now)
         return bool(asks) or any(batch.attempt(attempt_id).sip_code is not None for attempt_id, _ in heard), early
+
+
+def _without_nul(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _may_be_early(stores: Stores, alarmed: InvariantViolated, event_id: UUID, now: datetime) -> bool:

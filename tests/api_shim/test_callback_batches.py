@@ -201,7 +201,7 @@ async def test_batch_is_inserted_in_one_order(storage: Storage, tenant: Tenant) 
 
 
 async def test_callback_that_cannot_be_stored_fails_alone(storage: Storage, tenant: Tenant) -> None:
-    poison = storage.callback(2, NewThing="\0")
+    poison = replace(storage.callback(2), raw={"NewThing": "\0"})
     first, failed, last = await store_all(storage, [storage.callback(1), poison, storage.callback(3)])
     assert (first, last) == (None, None)
     assert isinstance(failed, DBAPIError)
