@@ -102,7 +102,9 @@ def _inside(place: str, name: object) -> str:
 
 
 def _error(place: str, code: str, message: str) -> FieldError:
-    field = place.removeprefix(".").encode("ascii", "backslashreplace").decode()[:_LONGEST_PLACE]
+    # The refusal of an item of a batch is stored with this path, so the path must not contain NUL either.
+    escaped = place.removeprefix(".").replace("\0", r"\x00").encode("ascii", "backslashreplace").decode()
+    field = escaped[:_LONGEST_PLACE]
     return FieldError(field=field, code=code, message=message)
 
 

@@ -61,6 +61,25 @@ def test_accepted_batch_names_its_url(intake: Intake) -> None:
     assert "Location" not in intake.post("/batches", body | {"dryRun": True}).headers
 
 
+@pytest.mark.parametrize("form", ["JSON", "NDJSON"])
+def test_nul_in_a_nested_name_refuses_only_its_item(intake: Intake, form: str) -> None:
+    """PostgreSQL cannot store the name of the field in the refusal either."""
+    inner = {"a\0b": {"c": "\0"}}
+    items = [{"a\0b": 1}, inner, {"metadata": inner}, {"candidate": {"\0": {"\0": ["\0"]}}}, person(intake)]
+    batch = made(intake, *items) if form == "JSON" else data(send(intake, ndjson(*items)), 202)
+    shown = items_of(intake, batch)
+    assert [each["status"] for each in shown] == ["REFUSED"] * 4 + ["WAITING"]
+    assert {each["error"]["code"] for each in shown[:4]} == {"VALIDATION_ERROR"}
+    wrong = [[(each["field"], each["code"]) for each in item["error"]["details"]["fields"]] for item in shown[:4]]
+    bad = "INVALID_CHARACTER"
+    assert wrong == [
+        [("", bad)],
+        [("", bad), (r"a\x00b.c", bad)],
+        [("metadata", bad), (r"metadata.a\x00b.c", bad)],
+        [("candidate", bad), (r"candidate.\x00", bad), (r"candidate.\x00.\x00.0", bad)],
+    ]
+
+
 @does("F7-10")
 def test_batch_is_stored_then_applied(intake: Intake, bulk: ApplyBatches) -> None:
     batch = made(intake, person(intake, externalId="row-1"), person(intake), name="Spring")

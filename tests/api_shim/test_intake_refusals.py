@@ -75,6 +75,9 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     (with_keys(51), "metadata", "METADATA_TOO_MANY_KEYS"),
     ({"metadata": {"a": "x" * 10_240}}, "metadata", "METADATA_TOO_LARGE"),
     ({"metadata": {"a": ["\x00"]}}, "metadata.a.0", "INVALID_CHARACTER"),
+    ({"metadata": {"a\x00b": 1}}, "metadata", "INVALID_CHARACTER"),
+    (person(**{"a\x00b": 1}), "candidate", "INVALID_CHARACTER"),
+    ({"items": [{"a\x00b": 1}]}, "items.0", "INVALID_CHARACTER"),
 ]
 
 
@@ -190,6 +193,18 @@ def test_body_is_read_only_with_a_json_content_type(intake: Intake, worker: Work
         assert refusal(send(intake, content, content_type)) == (400, "CONTENT_TYPE_NOT_JSON")
     for content_type in ("application/json; charset=utf-8", "application/vnd.acme+json"):
         assert send(intake, content, content_type).status_code == 201
+
+
+def test_nul_in_a_name_or_value_is_refused_by_each_write(intake: Intake) -> None:
+    """The items of a batch are refused one by one. Its other fields are refused here."""
+    for path, operations in json.loads(DOCUMENT.read_text())["paths"].items():
+        address = re.sub(r"\{(\w+)\}", lambda _: str(uuid4()), path)
+        for method in {"post", "put", "patch"} & set(operations):
+            for body in ({"a\x00b": {"c": "\x00"}}, {"a": {"b\x00": 1}}, {"a": [{"b": "\x00"}]}):
+                answer = intake.send(method.upper(), address, json={"items": [{}], **body})
+                assert "INVALID_CHARACTER" in {code for _, code in wrong_fields(answer)}, (method, path, body)
+                assert "\\u0000" not in answer.text, (method, path, body)
+    assert intake.is_untouched()
 
 
 def test_invalid_idempotency_key_is_refused(intake: Intake) -> None:
