@@ -21,7 +21,7 @@ from api_shim.schemas.envelope import Answer, ErrorAnswer, WaitingAnswer
 from api_shim.schemas.event import EVENTS
 from api_shim.schemas.webhook import DELIVERIES
 from scheduler.domain.command import refusal_of
-from scheduler.domain.refusals import Refused
+from scheduler.domain.refusals import InsufficientPermissions, Refused
 
 # --- OpenAPI descriptions of responses, shared by all routes
 
@@ -110,6 +110,13 @@ def too_large(limit: str) -> Responses:
     """Declare the response to a body above this limit, for a route with a limit of its own."""
     text = f"The body is larger than {limit}."
     return {413: {**_error_response(413, {_WHEN[413][1]: text}), "description": text}}
+
+
+def lacks_scope(scope: str) -> Responses:
+    """Declare the 403 of a route that names no company, so that only a missing scope is refused."""
+    text = f"The key lacks the scope `{scope}`."
+    refusal = refusal_of(InsufficientPermissions())
+    return {403: {**_error_response(403, {refusal.code: refusal.message}), "description": text}}
 
 
 def written_answers(

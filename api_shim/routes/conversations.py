@@ -11,10 +11,11 @@ from api_shim import request_input, responses
 from api_shim.assembly import app_context
 from api_shim.auth import VoiceServer
 from api_shim.dispatch import CommandSender
-from api_shim.openapi import command_answers, error_answers
+from api_shim.openapi import command_answers, error_answers, lacks_scope
 from api_shim.request_input import CallToken, HowAsked, Preferred
 from api_shim.schemas.conversation import REPORTS, ConversationAnswer, ConversationView, OutcomeAnswer
 from scheduler.domain import refusals
+from scheduler.domain.principal import VOICE
 from scheduler.lifecycle.state_machine import REFUSALS
 from scheduler.wire.named_fields import OF_THE_TIME, refuse_any
 from scheduler.wire.requests import OutcomeReport
@@ -30,7 +31,7 @@ router = APIRouter(route_class=request_input.JsonRoute, tags=["call attempts"])
     description="For the voice server that talks in the call. Requires the scope `voice`, which no key has by default."
     " The token names the company, so an ATS key sends no `companyId`. It is valid until one hour after the end of its"
     " call. If that end is unknown, the hour starts when the call must have ended.",
-    responses={200: {"model": ConversationAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+    responses={200: {"model": ConversationAnswer}, **error_answers(400, 401, 403, 404, 500, 503), **lacks_scope(VOICE)},
 )
 async def get_conversation(request: Request, principal: VoiceServer, token: CallToken) -> JSONResponse:
     context = app_context(request)
@@ -59,7 +60,8 @@ async def get_conversation(request: Request, principal: VoiceServer, token: Call
         refusals.OutcomeReported,
         refusals.TooManyCallBacks,
         refusals.TooManyAttempts,
-    ),
+    )
+    | lacks_scope(VOICE),
 )
 async def report_outcome(
     request: Request,

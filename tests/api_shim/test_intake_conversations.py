@@ -1,5 +1,6 @@
 """The voice server finds its call by the call's token, and reports the outcome of its conversation."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from scheduler.domain.call import CallProgress
 from tests.api_shim.answers import data, refused
 from tests.api_shim.bodies import PERSONAL
 from tests.api_shim.calls import call_of, talk, tenant_of
+from tests.api_shim.document_operations import DOCUMENT
 from tests.api_shim.intake import ASYNC, Intake, Worker
 from tests.architecture.rules import does, does_not
 from tests.support.builders import (
@@ -80,6 +82,15 @@ def test_token_is_not_shown_to_a_key_without_the_scope(intake: Intake, tenant: T
     placed = a_placed_attempt(tenant)
     usual = intake.with_new_key("read:interviews", "write:interviews")
     refused(usual.get(of_token(placed.token)), 403, "INSUFFICIENT_PERMISSIONS")
+
+
+def test_documented_403_of_a_token_is_the_one_that_is_returned(intake: Intake, tenant: Tenant) -> None:
+    token, usual = a_placed_attempt(tenant).token, intake.with_new_key("read:interviews")
+    paths = json.loads(DOCUMENT.read_text(encoding="utf-8"))["paths"]
+    for method, path in (("get", of_token("{token}")), ("post", of_token("{token}") + "/outcome")):
+        response = usual.send(method.upper(), path.format(token=token), json={"outcome": "FINISHED"})
+        documented = paths[path][method]["responses"]["403"]["content"]["application/json"]["examples"]
+        refused(response, 403, *documented)
 
 
 def test_unknown_token_and_token_of_another_company_are_the_same(intake: Intake, tenant: Tenant) -> None:
