@@ -11,7 +11,7 @@ marks=guards("company_paused")       of one case of a table
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class Run:
 
     tree: str
     tests: dict[str, Outcome] = field(default_factory=dict)
+    reached: dict[str, list[str]] = field(default_factory=dict)
+    """For each guard, the tests that reach it in a tree made by `watched`."""
 
 
 guards = pytest.mark.guards
@@ -77,13 +79,64 @@ def without(text: str, line: int) -> str:
     return rest
 
 
+def watched(text: str, lines: Mapping[int, str]) -> str:
+    """Let the statement of each guard (line: name) tell `reached` when it is executed.
+
+    Lines of SQL outside of functions are never reached.
+    """
+    tree = ast.parse(text)
+    written = text.splitlines()
+    marks: list[tuple[int, str]] = []
+    for line, name in lines.items():
+        around = [each for each in ast.walk(tree) if isinstance(each, ast.stmt) and _first(each) <= line <= _last(each)]
+        # A line cannot be inserted before an elif.
+        begins = max(_first(each) for each in around if not written[_first(each) - 1].lstrip().startswith("elif"))
+        marks.append((begins, name))
+    for begins, name in sorted(marks, reverse=True):
+        indent = written[begins - 1][: -len(written[begins - 1].lstrip())]
+        told = f'getattr(__import__("sys").modules.get("{__name__}"), "reached", str)("{name}")'
+        written.insert(begins - 1, indent + told)
+    return "\n".join(written) + "\n"
+
+
+def _first(statement: ast.stmt) -> int:
+    decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
+    return min([statement.lineno, *(each.lineno for each in decorators)])
+
+
+def _last(statement: ast.stmt) -> int:
+    return statement.end_lineno or statement.lineno
+
+
 # ---- pytest plugin: writes the tests of guards and their results to a file
 
 _run = Run(tree=str(Path(scheduler.__file__).resolve().parent.parent))
+_running = ""
+"""The id of the present test."""
+
+
+def reached(name: str) -> None:
+    """Note that the present test has reached the guard."""
+    tests = _run.reached.setdefault(name, [])
+    if _running and _running not in tests:
+        tests.append(_running)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--guards-to", type=Path, help="Write what became of the guards' tests, as JSON, to this file.")
+    parser.addoption("--guards-only", type=Path, help="Run only the tests whose ids are in this JSON file.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen: Path | None = config.getoption("--guards-only")
+    if chosen is not None:
+        ids = set(json.loads(chosen.read_text(encoding="utf-8")))
+        items[:] = [each for each in items if each.nodeid in ids]
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    global _running  # noqa: PLW0603 - the product tells a function of this module
+    _running = nodeid
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.guards import MARKS, Guard, Outcome, Run, all_guards, without
+from tests.architecture.guards import MARKS, Guard, Outcome, Run, all_guards, watched, without
 from tests.architecture.sources import ROOT, module
 from tests.verification.crash.guards import wrong_with
 
@@ -70,6 +70,19 @@ def may_ring(now, line):
 )
 def test_guard_is_the_code_that_begins_on_its_line(line: int, rest: str) -> None:
     assert without(MODULE, line) == rest
+
+
+@pytest.mark.parametrize(
+    ("line", "before"),
+    [(2, "    if line.busy:"), (6, "    return ("), (11, "    if now:")],
+    ids=["if", "condition", "elif"],
+)
+def test_guard_is_reached_before_its_statement(line: int, before: str) -> None:
+    text = MODULE + "def other(now):\n    if now:\n        return 1\n    elif now is None:\n        return 2\n"
+    told = watched(text, {line: "a_guard"}).splitlines()
+    [at] = [index for index, each in enumerate(told) if each.endswith('("a_guard")')]
+    assert told[at + 1] == before
+    assert [*told[:at], *told[at + 1 :]] == text.splitlines()
 
 
 def test_removal_that_leaves_invalid_python_is_an_error() -> None:

@@ -519,7 +519,7 @@ def a_short_call_proven_late(told: CallNews = SHORT) -> Attempt:
     return evolve(given_up, waits, NOON)
 
 
-@guards("late_short_call")
+@guards("late_short_call", "instructions_failed")
 @pytest.mark.parametrize("duration", [SHORT.duration, None])
 def test_short_call_proven_late_waits_for_its_notifications(duration: timedelta | None) -> None:
     told = replace(SHORT, duration=duration)

@@ -157,8 +157,14 @@ def test_short_call_found_late_ends_by_its_notifications(reading: Tenant, calls:
     assert reading.attempt(mine.id).reason is Reason.INSTRUCTIONS_FAILED
 
 
-@guards("verdict_without_carrier")
-@pytest.mark.parametrize(("instructions", "reason"), [("lost", Reason.INSTRUCTIONS_FAILED), (None, Reason.ANSWERED)])
+@guards("verdict_without_carrier", "unread_notifications")
+@pytest.mark.parametrize(
+    ("instructions", "reason"),
+    [
+        pytest.param("lost", Reason.INSTRUCTIONS_FAILED, marks=guards("instructions_failed")),
+        (None, Reason.ANSWERED),
+    ],
+)
 def test_late_end_of_a_short_call_waits_for_notifications(
     reading: Tenant,
     calls: Calls,

@@ -280,7 +280,7 @@ def test_failed_trial_keeps_the_calls_waiting(
     assert (breaker_of(tenant).trials, breaker_of(tenant).down_until) == (1, now() + BACK_OFF[1])
 
 
-@guards("one_trial")
+@guards("one_trial", "voice_trial")
 @pytest.mark.usefixtures("on_trial")
 def test_callback_before_the_record_makes_no_room_for_a_trial(
     tenant: Tenant, other: Tenant, released: Released, now: TestClock
@@ -296,7 +296,7 @@ def test_callback_before_the_record_makes_no_room_for_a_trial(
     assert voice_server.awaits_verdict(breaker_of(tenant))
 
 
-@guards("voice_cause")
+@guards("voice_cause", "voice_trial")
 def test_carrier_that_fails_trials_does_not_end_the_outage(
     tenant: Tenant, other: Tenant, carrier: SimulatedCarrier, now: TestClock, on_trial: VoiceServerJudge
 ) -> None:
@@ -313,7 +313,7 @@ def test_carrier_that_fails_trials_does_not_end_the_outage(
     assert voice_server.awaits_verdict(breaker_of(tenant)), "no call has shown that the voice server works"
 
 
-@guards("trial_in_turns")
+@guards("trial_in_turns", "look_refused")
 def test_refused_numbers_of_a_company_do_not_hold_the_trial(
     tenant: Tenant, other: Tenant, now: TestClock, fail: Fail, judge: VoiceServerJudge, released: Released
 ) -> None:

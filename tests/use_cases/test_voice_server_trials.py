@@ -48,7 +48,7 @@ def alarms_of(logs: Iterable[Mapping[str, Any]]) -> list[str]:
     return [each["alarm"] for each in logs if "alarm" in each]
 
 
-@guards("unanswered_trials")
+@guards("unanswered_trials", "voice_trial")
 def test_unanswered_trials_lengthen_the_wait(
     tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
 ) -> None:
@@ -102,7 +102,7 @@ def wait_for_trial(now: TestClock, judge: VoiceServerJudge, released: Released) 
     raise AssertionError("no trial was released")
 
 
-@guards("trial_after_no_answer")
+@guards("trial_after_no_answer", "voice_trial")
 @pytest.mark.parametrize("ahead", [timedelta(), timedelta(days=1)], ids=["", "slot of a wrong clock"])
 def test_company_without_answers_does_not_use_up_all_trials(
     tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge, released: Released, ahead: timedelta
@@ -114,7 +114,7 @@ def test_company_without_answers_does_not_use_up_all_trials(
     assert tried == [tenant.company_id, other.company_id] * 2
 
 
-@guards("trial_after_no_answer", "trial_of_another")
+@guards("trial_after_no_answer", "trial_of_another", "voice_trial")
 def test_trials_in_vain_are_first_of_companies_without_failures(
     tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge, released: Released
 ) -> None:
@@ -127,7 +127,7 @@ def test_trials_in_vain_are_first_of_companies_without_failures(
     assert tried == [each.company_id for each in (*well, tenant, other, *well)]
 
 
-@guards("trial_without_answer")
+@guards("trial_without_answer", "voice_trial")
 def test_ringing_trial_does_not_close_the_breaker(
     tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
 ) -> None:
@@ -213,7 +213,7 @@ def test_verdict_of_a_trial_is_awaited_if_its_record_is_lost(
     assert breaker_of(tenant) == Breaker()
 
 
-@guards("trial_behind")
+@guards("trial_behind", "voice_trial")
 def test_trial_of_a_worker_whose_clock_is_behind_counts(
     tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge, hear: Hear, hints: RecordingHints
 ) -> None:
@@ -229,7 +229,7 @@ def test_trial_of_a_worker_whose_clock_is_behind_counts(
     assert (breaker_of(tenant).trials, breaker_of(tenant).down_until) == (1, now() + BACK_OFF[1])
 
 
-@guards("trial_set_back")
+@guards("trial_set_back", "voice_trial")
 def test_trial_closes_the_breaker_if_the_clock_is_set_back(
     tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
 ) -> None:

@@ -89,7 +89,7 @@ def test_accepted_report_that_refuses_no_number_stops_nothing(
     assert may_ring(voice, a_pending_attempt(voice, number))
 
 
-@guards("callback_first", "report_before_answer")
+@guards("report_before_answer")
 def test_opt_out_of_a_call_whose_answer_is_stored_is_applied(
     voice: Tenant, backlog: Reports, hear: Hear, hints: RecordingHints, number: str, now: TestClock
 ) -> None:
@@ -119,7 +119,7 @@ def test_refusal_that_is_not_applied_stops_nothing_longer(
     assert may_ring(voice, other)
 
 
-@guards("refusal_recheck")
+@guards("refusal_recheck", "accepted_refusal", "refusal_of_deleted")
 def test_refusal_in_quarantine_holds_its_number_until_dropped(
     voice: Tenant, backlog: Reports, attempt: Attempt, number: str, now: TestClock
 ) -> None:

@@ -55,6 +55,12 @@ def may_ring_when_due(tenant: Tenant, now: TestClock, attempt: Attempt) -> bool:
     return tenant.dial.last_look(claimed_when_due(tenant, now, pending)) is not None
 
 
+SITUATIONS = [
+    after_a_verdict,
+    pytest.param(after_failed_instructions, marks=guards("instructions_failed")),
+]
+
+
 # ---- ways back to PENDING
 
 
@@ -74,10 +80,19 @@ def unsent(tenant: Tenant, attempt: Attempt) -> None:
     tenant.dial.give_back(attempt, "NOT_SENT")
 
 
-@guards("returned_refused")
-@pytest.mark.parametrize("moves_first", [False, True])
-@pytest.mark.parametrize("put_back", [by_the_last_look, by_a_pause, unsent])
-@pytest.mark.parametrize("situation", [after_a_verdict, after_failed_instructions])
+@guards("returned_refused", "lasting_refusal")
+@pytest.mark.parametrize(
+    ("put_back", "moves_first"),
+    [
+        pytest.param(by_the_last_look, False, marks=guards("look_refused")),
+        (by_the_last_look, True),
+        (by_a_pause, False),
+        (by_a_pause, True),
+        (unsent, False),
+        (unsent, True),
+    ],
+)
+@pytest.mark.parametrize("situation", SITUATIONS)
 def test_claimed_retry_of_an_opt_out_rings_at_no_number(
     voice: Tenant,
     perform: Perform,
@@ -103,8 +118,8 @@ def test_claimed_retry_of_an_opt_out_rings_at_no_number(
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
 
 
-@guards("look_opted_out")
-@pytest.mark.parametrize("situation", [after_a_verdict, after_failed_instructions])
+@guards("look_opted_out", "lasting_refusal", "look_refused")
+@pytest.mark.parametrize("situation", SITUATIONS)
 def test_last_look_stops_an_opted_out_retry_at_another_number(
     voice: Tenant, perform: Perform, now: TestClock, hints: RecordingHints, situation: Callable[[Tenant], Attempt]
 ) -> None:
@@ -160,7 +175,7 @@ def test_call_invoked_after_an_opt_out_returns_and_rings(
     assert may_ring_when_due(voice, now, pending)
 
 
-@guards("returned_refused")
+@guards("returned_refused", "lasting_refusal", "look_refused")
 def test_call_invoked_before_an_opt_out_returns_and_ends(
     voice: Tenant, perform: Perform, now: TestClock, hints: RecordingHints
 ) -> None:
@@ -185,7 +200,7 @@ def perform_behind(voice: Tenant, submit: Submit, hints: RecordingHints, now: Te
     return performing(voice, submit, apply)
 
 
-@guards("refusal_clock")
+@guards("refusal_clock", "lasting_refusal")
 @pytest.mark.parametrize("returns", [False, True])
 def test_opt_out_dated_by_a_clock_behind_ends_an_invoked_chain(
     voice: Tenant, perform: Perform, perform_behind: Perform, now: TestClock, hints: RecordingHints, *, returns: bool

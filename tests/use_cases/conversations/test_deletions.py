@@ -66,11 +66,15 @@ def deleted(tenant: Tenant, perform: Perform, attempt: Attempt) -> Attempt:
 
 
 DELETIONS = [live_of_deleted_interview, over_of_deleted_interview, deleted_while_live, deleted_after_its_end]
+REFUSED = [
+    pytest.param(each, marks=guards("lasting_refusal")) if each is over_of_deleted_interview else each
+    for each in DELETIONS
+]
 Deletion = Callable[[Tenant, Perform, str], Attempt]
 
 
-@guards("refusal_of_deleted")
-@pytest.mark.parametrize("deletion", DELETIONS)
+@guards("refusal_of_deleted", "look_refused")
+@pytest.mark.parametrize("deletion", REFUSED)
 def test_opt_out_is_noted_after_a_deletion(
     voice: Tenant, perform: Perform, explain: Explain, now: TestClock, deletion: Deletion
 ) -> None:
@@ -126,7 +130,7 @@ def test_refusal_of_a_deleted_call_is_not_reported_by_others(
     assert voice.attempt(attempt.id) == attempt
 
 
-@guards("deleted_interview", "refusal_of_deleted")
+@guards("deleted_interview", "refusal_of_deleted", "lasting_refusal")
 def test_refusal_of_a_deleted_interview_changes_no_status(voice: Tenant, perform: Perform) -> None:
     attempt = answered(voice)
     assert report(perform, attempt, SCREENED) is None
@@ -138,7 +142,7 @@ def test_refusal_of_a_deleted_interview_changes_no_status(voice: Tenant, perform
 
 
 @guards("note_of_the_deleted", "refusal_of_deleted")
-@pytest.mark.parametrize("deletion", DELETIONS)
+@pytest.mark.parametrize("deletion", REFUSED)
 def test_note_is_not_stored_after_a_deletion(voice: Tenant, perform: Perform, deletion: Deletion) -> None:
     attempt = deletion(voice, perform, a_number())
     for _ in range(2):
@@ -169,7 +173,7 @@ def test_deleted_call_that_reached_no_person_refuses_no_number(voice: Tenant, pe
 # ---- tokens of calls of which nothing is heard
 
 
-@guards("unknown_end")
+@guards("unknown_end", "lasting_refusal")
 def test_token_is_valid_while_an_unheard_call_may_be_live(
     voice: Tenant, perform: Perform, explain: Explain, now: TestClock
 ) -> None:

@@ -64,7 +64,10 @@ SHORT = timedelta(seconds=10)
 
 @guards("decided_outcome")
 @pytest.mark.parametrize("decision", [Decision.RANG, Decision.LEFT])
-@pytest.mark.parametrize("first", ["nothing", "ringing", "fallback", "in progress", "short"])
+@pytest.mark.parametrize(
+    "first",
+    ["nothing", "ringing", pytest.param("fallback", marks=guards("reported_outcome")), "in progress", "short"],
+)
 def test_decision_that_no_call_follows_holds(voice: Tenant, perform: Perform, decision: Decision, first: str) -> None:
     """Whatever news precede the proof: they are late, or the operator did not know of the live call."""
     attempt = lose_the_end(voice, perform)

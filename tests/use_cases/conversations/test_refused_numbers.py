@@ -363,9 +363,11 @@ def moves_to_another_number(tenant: Tenant, attempt: Attempt) -> None:
 @pytest.mark.parametrize(
     ("outcome", "moves", "is_followed"),
     [
-        pytest.param(OPTED_OUT, False, False, marks=guards("refused_in_interview")),
-        pytest.param(OPTED_OUT, True, False, marks=guards("refused_in_interview", "refused_meanwhile")),
-        pytest.param(WRONG_PERSON, False, False, marks=guards("refused_in_interview")),
+        pytest.param(OPTED_OUT, False, False, marks=guards("refused_in_interview", "lasting_refusal")),
+        pytest.param(
+            OPTED_OUT, True, False, marks=guards("refused_in_interview", "lasting_refusal", "refused_meanwhile")
+        ),
+        pytest.param(WRONG_PERSON, False, False, marks=guards("refused_in_interview", "lasting_refusal")),
         # The candidate may be called at another number.
         (WRONG_PERSON, True, True),
     ],

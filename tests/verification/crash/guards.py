@@ -1,7 +1,10 @@
-"""Mutation test of the guards: remove one guard at a time in a copy of the tree, and run the tests of all guards.
+"""Mutation test of the guards: remove one guard at a time in a copy of the tree, and run the tests of guards.
 
 `make guards` runs this and prints one line per guard. Without a guard, exactly its own tests must fail. With every
 guard in place, no test may fail. Otherwise the exit code is 1. Arguments limit the run to the named guards.
+
+The first run finds which tests reach a guard. Only these and its own tests are run without it, because the others
+cannot fail. A guard that no test is seen to reach, such as a line of SQL, is removed from a run of all tests of guards.
 """
 
 import argparse
@@ -12,16 +15,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
 
-from tests.architecture.guards import MARKS, Guard, Outcome, Run, all_guards, without
+from tests.architecture.guards import MARKS, Guard, Outcome, Run, all_guards, watched, without
 from tests.architecture.sources import ROOT
 
 MAX_S = 40
@@ -57,16 +61,19 @@ class Verdict:
             yield f"\n    took longer than {MAX_S} s"
 
 
-def run(tree: Path, *words: str) -> Run:
-    """Run the tests of all guards in `tree`. Raises DidNotRun."""
-    files = [
+def run(tree: Path, *words: str, only: Collection[str] = ()) -> Run:
+    """Run the tests of guards in `tree`: all, or only those with these ids. Raises DidNotRun."""
+    files = {each.partition("::")[0] for each in only} or {
         str(path.relative_to(tree))
-        for path in sorted((tree / "tests").rglob("test_*.py"))
+        for path in (tree / "tests").rglob("test_*.py")
         if MARKS in path.read_text(encoding="utf-8")
-    ]
-    with tempfile.NamedTemporaryFile(suffix=".json") as report_file:
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        report, chosen = Path(folder) / "report.json", Path(folder) / "chosen.json"
+        chosen.write_text(json.dumps(sorted(only)), encoding="utf-8")
+        limit = ("--guards-only", str(chosen)) if only else ()
         ran = subprocess.run(
-            [sys.executable, "-m", "pytest", *_OPTIONS, "--guards-to", report_file.name, *words, *files],
+            [sys.executable, "-m", "pytest", *_OPTIONS, "--guards-to", str(report), *limit, *words, *sorted(files)],
             cwd=tree,
             # The installed package is the original tree. The copy must be imported instead, without cached bytecode.
             env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -76,8 +83,31 @@ def run(tree: Path, *words: str) -> Run:
         )
         if ran.returncode not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
             raise DidNotRun(ran.stdout + ran.stderr)
-        report = json.load(report_file)
-    return Run(tree=report["tree"], tests={name: Outcome(**each) for name, each in report["tests"].items()})
+        found = json.loads(report.read_text(encoding="utf-8"))
+    tests = {name: Outcome(**each) for name, each in found["tests"].items()}
+    return Run(tree=found["tree"], tests=tests, reached=found["reached"])
+
+
+def first_run(tree: Path) -> Run:
+    """Run all tests of guards with every guard in place, and find which of them reach each guard."""
+    before: dict[Path, str] = {}
+    for path, of_file in groupby(all_guards(), key=lambda guard: guard.path):
+        file = tree / path
+        before[file] = file.read_text(encoding="utf-8")
+        lines = {guard.line: guard.name for guard in of_file}
+        file.write_text(watched(before[file], lines), encoding="utf-8")
+    try:
+        return run(tree)
+    finally:
+        for file, text in before.items():
+            file.write_text(text, encoding="utf-8")
+
+
+def tests_of(guard: str, first: Run) -> Collection[str]:
+    """Choose the tests that may fail without the guard. Empty: any may."""
+    reaching = set(first.reached.get(guard, ()))
+    own = {name for name, test in first.tests.items() if guard in test.guards}
+    return own | reaching if reaching else ()
 
 
 def wrong_with(ran: Run, tree: Path, guard: str | None) -> Iterator[str]:
@@ -103,12 +133,12 @@ def taken_out(tree: Path, guard: Guard) -> Iterator[None]:
         file.write_text(before, encoding="utf-8")
 
 
-def judged(guard: Guard, trees: SimpleQueue[Path]) -> Verdict:
+def judged(guard: Guard, first: Run, trees: SimpleQueue[Path]) -> Verdict:
     tree = trees.get()
     begun = time.monotonic()
     try:
         with taken_out(tree, guard):
-            ran = run(tree)
+            ran = run(tree, only=tests_of(guard.name, first))
     except (SyntaxError, DidNotRun) as error:
         return Verdict(guard=guard, seconds=time.monotonic() - begun, wrong=[f"{type(error).__name__}: {error}"])
     finally:
@@ -139,12 +169,13 @@ def main() -> int:
             tree = Path(folder).resolve() / str(number)
             shutil.copytree(ROOT, tree, ignore=_LEFT_OUT)
             trees.put(tree)
-        wrong = list(wrong_with(run(tree), tree, None))
+        first = first_run(tree)
+        wrong = list(wrong_with(first, tree, None))
         if wrong:
             print("with every guard in place:", *wrong, sep="\n    ")
             return 1
         survivors = 0
-        for verdict in pool.map(lambda guard: judged(guard, trees), chosen):
+        for verdict in pool.map(lambda guard: judged(guard, first, trees), chosen):
             print(verdict, flush=True)
             survivors += bool(verdict.wrong)
     print(f"{len(chosen) - survivors} of {len(chosen)} mutants killed, in {time.monotonic() - begun:.0f} s")
