@@ -163,7 +163,7 @@ def soak(
     if nemesis.wrong_clock == UNNOTICED or (nemesis.wrong_clock == LACKING and os.environ.get("CI") == "true"):
         verdict.faults["wrong clock"].append(nemesis.wrong_clock)
     verdict.faults["alerts"] += missing
-    told = _judge_rules(setup, recorder, Stored(before=before, after=stored_kinds(setup)), verdict)
+    told = _judge_rules(setup, recorder, Stored(before=before, after=stored_kinds(setup)), verdict, lengths.voice_s)
     for line in lines(verdict):
         print(line)
     _tell_of_latency(setup.loads[0].told()[1])
@@ -225,14 +225,14 @@ def _wait_for_alarms(
     return missing, stored
 
 
-def _judge_rules(setup: SoakSetup, recorder: Recorder, stored: Stored, verdict: Verdict) -> str:
+def _judge_rules(setup: SoakSetup, recorder: Recorder, stored: Stored, verdict: Verdict, voice_s: float) -> str:
     """Add to the verdict if Prometheus would have paged for more or less than it should. Return a summary."""
     if shutil.which("promtool") is None:
         if os.environ.get("CI") == "true":
             verdict.faults["alerts"].append(NO_PROMTOOL)
         return f"not judged: {NO_PROMTOOL}"
     folder = setup.whole.home / "alerts"
-    if report := judge_alerts(recorder.recording, stored, setup.blows, folder):
+    if report := judge_alerts(recorder.recording, stored, setup.blows, folder, voice_s=voice_s):
         verdict.faults["alerts"].append(report)
     paged = ", ".join(sorted(paging_kinds() & stored.before)) or "no alarm"
     return f"{paged} had to page; {len(recorder.recording.scrapes)} scrapes in {folder}"

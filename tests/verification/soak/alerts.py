@@ -38,6 +38,9 @@ OF_SLOW_MACHINES = frozenset({"DuecallCallsAreLate", "DuecallCommandsWait"})
 """Alerts that are right on a machine that cannot keep up with the load. The run does not require that it can."""
 OF_HURT_DIALLERS = frozenset({"DuecallManyOutcomesAreUnknown", "DuecallManyCausesAreLost"})
 """Alerts that are right when faults ended diallers between claim and record, or hid callbacks."""
+_OF_LONG_OUTAGES = "DuecallCarrierIsDown"
+_PAGES_AFTER_S, _PAGES_WITHIN_S = 15 * 60.0, 16 * 60.0
+"""Between these lengths of an outage of the voice server, the alert may fire or not."""
 NO_PROMTOOL = "this machine lacks promtool of Debian's prometheus (`make debian` as root); CI has it"
 
 Sample = Mapping[str, float]
@@ -224,16 +227,24 @@ class Stored:
     """After the last scrape."""
 
 
-def unit_test(recording: Recording, stored: Stored, blows: Collection[Blow]) -> str:
-    """Build a unit test of the rules: of the kinds of alarms, exactly those that are stored have paged at any time."""
-    may, late = "|".join(sorted(tolerated(blows))), "|".join(sorted(stored.after - stored.before))
+def unit_test(recording: Recording, stored: Stored, blows: Collection[Blow], voice_s: float = 0.0) -> str:
+    """Build a unit test of the rules: of the kinds of alarms, exactly those that are stored have paged at any time.
+
+    An outage of the voice server, of `voice_s` seconds, pages if it is long.
+    """
+    unsure = {_OF_LONG_OUTAGES} if _PAGES_AFTER_S <= voice_s < _PAGES_WITHIN_S else set()
+    may, late = "|".join(sorted(tolerated(blows) | unsure)), "|".join(sorted(stored.after - stored.before))
+    lasting = [_OF_LONG_OUTAGES] if voice_s >= _PAGES_WITHIN_S else []
     firing = f'ALERTS{{alertstate="firing",severity="page",alertname!~"{may}",kind!~"{late or "none"}"}}'
     expected = {
         "expr": f"count by (alertname, kind, problem) (max_over_time({firing}[{recording.last_s + STEP_S}s]))",
         "eval_time": f"{recording.last_s}s",
         "exp_samples": [
-            {"labels": f'{{alertname="DuecallAlarmPages", kind="{kind}"}}', "value": 1}
-            for kind in sorted(paging_kinds() & stored.before)
+            *({"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in lasting),
+            *(
+                {"labels": f'{{alertname="DuecallAlarmPages", kind="{kind}"}}', "value": 1}
+                for kind in sorted(paging_kinds() & stored.before)
+            ),
         ],
     }
     case = {
@@ -246,11 +257,13 @@ def unit_test(recording: Recording, stored: Stored, blows: Collection[Blow]) -> 
     return yaml.safe_dump(content, sort_keys=False, width=10_000)
 
 
-def judge_alerts(recording: Recording, stored: Stored, blows: Collection[Blow], folder: Path) -> str | None:
+def judge_alerts(
+    recording: Recording, stored: Stored, blows: Collection[Blow], folder: Path, *, voice_s: float = 0.0
+) -> str | None:
     """Write the recording and the rules to a folder and evaluate them. Return promtool's report if they differ."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(RULES, folder)
     file = folder / "recorded.tests.yml"
-    file.write_text(unit_test(recording, stored, blows), encoding="utf-8")
+    file.write_text(unit_test(recording, stored, blows, voice_s), encoding="utf-8")
     run = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
     return run.stdout + run.stderr if run.returncode else None

@@ -157,6 +157,16 @@ def test_slow_machine_may_page(tmp_path: Path) -> None:
     assert judge_alerts(a_recording((late, 5 * MINUTE)), stored(), [], tmp_path) is None
 
 
+@needs_promtool
+@pytest.mark.parametrize(("minutes", "pages"), [(14, False), (15, None), (17, True)])
+def test_long_outage_of_the_voice_server_must_page(tmp_path: Path, minutes: int, pages: bool | None) -> None:
+    down = f'{QUIET}duecall_carrier_down{{account="a"}} 1.0\nduecall_carrier_on_trial{{account="a"}} 0.0\n'
+    paged, silent = a_recording((QUIET, 1), (down, 20 * MINUTE)), a_recording((QUIET, 20 * MINUTE))
+    voice_s = minutes * 60.0
+    assert (judge_alerts(paged, stored(), [], tmp_path, voice_s=voice_s) is None) is (pages is not False)
+    assert (judge_alerts(silent, stored(), [], tmp_path, voice_s=voice_s) is None) is (pages is not True)
+
+
 def test_unknown_outcomes_may_page_only_after_hurt_diallers() -> None:
     assert "DuecallManyOutcomesAreUnknown" not in tolerated([a_blow(hurts_diallers=False)])
     assert "DuecallManyOutcomesAreUnknown" in tolerated([a_blow(hurts_diallers=True)])
