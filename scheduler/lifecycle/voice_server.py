@@ -58,7 +58,9 @@ def tried_since(breaker: Breaker) -> datetime | None:
 def claimed_at(breaker: Breaker, now: datetime) -> datetime:
     """Compute the time at which a call is claimed. A trial is not earlier than its probe, also on a clock behind."""
     since = tried_since(breaker)
-    return now if since is None else max(now, since)  # guard: trial_behind
+    if since is not None:  # guard: trial_behind
+        return max(now, since)
+    return now
 
 
 def awaits_verdict(breaker: Breaker) -> bool:

@@ -268,8 +268,13 @@ def test_late_proof_replaces_each_decision(decision: Decision) -> None:
     assert (again.reason, again.decision) == (Reason.OUTCOME_UNKNOWN, None), "an operator decides again"
 
 
-@guards("late_fallback")
-@pytest.mark.parametrize("decision", Decision)
+@pytest.mark.parametrize(
+    "decision",
+    [
+        Decision.DID_NOT_RING,
+        *(pytest.param(each, marks=guards("late_fallback")) for each in (Decision.RANG, Decision.LEFT)),
+    ],
+)
 def test_late_fallback_keeps_a_decision_that_no_call_follows(decision: Decision) -> None:
     lost = replace(an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN), look_at=None)
     decided = evolve(lost, events.Decided(decision=decision, reason="a test"), LATER)

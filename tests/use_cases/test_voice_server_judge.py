@@ -146,7 +146,7 @@ def test_one_company_does_not_stop_the_others(
     assert breaker_of(tenant).cause == voice_server.CAUSE, "now it does not answer"
 
 
-@guards("kept_answer")
+@guards("kept_answer", "voice_alone")
 def test_failures_of_one_company_send_few_probes(
     tenant: Tenant, other: Tenant, carrier: SimulatedCarrier, now: TestClock, hear: Hear, hints: RecordingHints
 ) -> None:
@@ -198,7 +198,7 @@ def placed(tenant: Tenant, pending: Attempt | None = None) -> Attempt:
     return tenant.attempt(trial.id)
 
 
-@guards("voice_trial")
+@guards("voice_trial", "breaker")
 def test_calls_resume_after_a_probe_and_a_trial(
     tenant: Tenant, other: Tenant, carrier: SimulatedCarrier, now: TestClock, fail: Fail, judge: VoiceServerJudge
 ) -> None:

@@ -48,7 +48,7 @@ def alarms_of(logs: Iterable[Mapping[str, Any]]) -> list[str]:
     return [each["alarm"] for each in logs if "alarm" in each]
 
 
-@guards("unanswered_trials", "voice_trial")
+@guards("unanswered_trials", "voice_trial", "breaker")
 def test_unanswered_trials_lengthen_the_wait(
     tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
 ) -> None:
@@ -213,7 +213,7 @@ def test_verdict_of_a_trial_is_awaited_if_its_record_is_lost(
     assert breaker_of(tenant) == Breaker()
 
 
-@guards("trial_behind", "voice_trial")
+@guards("trial_behind", "voice_trial", "one_trial")
 def test_trial_of_a_worker_whose_clock_is_behind_counts(
     tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge, hear: Hear, hints: RecordingHints
 ) -> None:
@@ -229,7 +229,7 @@ def test_trial_of_a_worker_whose_clock_is_behind_counts(
     assert (breaker_of(tenant).trials, breaker_of(tenant).down_until) == (1, now() + BACK_OFF[1])
 
 
-@guards("trial_set_back", "voice_trial")
+@guards("trial_set_back", "voice_trial", "breaker")
 def test_trial_closes_the_breaker_if_the_clock_is_set_back(
     tenant: Tenant, other: Tenant, now: TestClock, on_trial: VoiceServerJudge
 ) -> None:

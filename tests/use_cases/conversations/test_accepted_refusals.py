@@ -46,8 +46,8 @@ def hash_in_inbox(tenant: Tenant, command: Command) -> bytes | None:
     return None if found is None else bytes(found)
 
 
-@guards("accepted_refusal")
-@pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
+@guards("accepted_refusal", "refusal_recheck", "refusal_of_deleted")
+@pytest.mark.parametrize("outcome", [pytest.param(OPTED_OUT, marks=guards("look_refused")), WRONG_PERSON])
 def test_accepted_refusal_stops_other_interviews_of_the_number(
     voice: Tenant, backlog: Reports, explain: Explain, attempt: Attempt, number: str, outcome: ConversationOutcome
 ) -> None:
@@ -89,7 +89,7 @@ def test_accepted_report_that_refuses_no_number_stops_nothing(
     assert may_ring(voice, a_pending_attempt(voice, number))
 
 
-@guards("report_before_answer")
+@guards("report_before_answer", "look_refused", "report_waits_an_hour")
 def test_opt_out_of_a_call_whose_answer_is_stored_is_applied(
     voice: Tenant, backlog: Reports, hear: Hear, hints: RecordingHints, number: str, now: TestClock
 ) -> None:

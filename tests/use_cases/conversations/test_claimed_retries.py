@@ -118,7 +118,7 @@ def test_claimed_retry_of_an_opt_out_rings_at_no_number(
     assert voice.interview_status(attempt) is InterviewStatus.FAILED
 
 
-@guards("look_opted_out", "lasting_refusal", "look_refused")
+@guards("look_opted_out", "lasting_refusal", "look_refused", "returned_refused")
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_last_look_stops_an_opted_out_retry_at_another_number(
     voice: Tenant, perform: Perform, now: TestClock, hints: RecordingHints, situation: Callable[[Tenant], Attempt]
@@ -201,7 +201,13 @@ def perform_behind(voice: Tenant, submit: Submit, hints: RecordingHints, now: Te
 
 
 @guards("refusal_clock", "lasting_refusal")
-@pytest.mark.parametrize("returns", [False, True])
+@pytest.mark.parametrize(
+    "returns",
+    [
+        pytest.param(False, marks=guards("refused_in_interview", "refused_meanwhile")),
+        pytest.param(True, marks=guards("returned_refused")),
+    ],
+)
 def test_opt_out_dated_by_a_clock_behind_ends_an_invoked_chain(
     voice: Tenant, perform: Perform, perform_behind: Perform, now: TestClock, hints: RecordingHints, *, returns: bool
 ) -> None:

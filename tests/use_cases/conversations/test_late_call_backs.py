@@ -60,6 +60,14 @@ from tests.use_cases.test_apply import a_wish
 from tests.use_cases.test_apply_batches import cancel, stored
 
 SHORT = timedelta(seconds=10)
+LATENESS = pytest.mark.parametrize(
+    "late",
+    [
+        pytest.param(timedelta(), marks=guards("late_call_back")),
+        pytest.param(timedelta.resolution, marks=guards("named_time_over")),
+    ],
+)
+"""Of late proof, after the time that the person named."""
 
 
 @guards("decided_outcome")
@@ -143,8 +151,7 @@ def test_cancelled_call_holds_against_a_report_after_a_late_end(voice: Tenant, p
     assert (pending_times(voice, lost), voice.interview_status(lost)) == ([], InterviewStatus.FAILED)
 
 
-@guards("named_time_over")
-@pytest.mark.parametrize("late", [timedelta(), timedelta.resolution])
+@LATENESS
 def test_late_proof_keeps_no_named_time_that_is_over(
     voice: Tenant, perform: Perform, now: TestClock, late: timedelta
 ) -> None:
@@ -159,7 +166,7 @@ def test_late_proof_keeps_no_named_time_that_is_over(
 
 
 @guards("named_clock")
-@pytest.mark.parametrize("late", [timedelta(), timedelta.resolution])
+@LATENESS
 def test_late_proof_judges_the_named_time_on_the_present_clock(
     voice: Tenant, perform: Perform, hints: RecordingHints, now: TestClock, late: timedelta
 ) -> None:
@@ -172,7 +179,7 @@ def test_late_proof_judges_the_named_time_on_the_present_clock(
     assert pending_times(voice, attempt) == ([] if late else [six_in_tokyo.isoformat()])
 
 
-@guards("cancelled_call")
+@guards("cancelled_call", "newer_call")
 @pytest.mark.parametrize("is_of_operator", [True, False])
 def test_late_proof_plans_no_call_back_after_a_cancelled_call(
     voice: Tenant, perform: Perform, *, is_of_operator: bool
@@ -196,7 +203,10 @@ def test_late_proof_keeps_a_named_time_after_a_replaced_call(voice: Tenant, perf
 
 
 @guards("batch_unproven")
-@pytest.mark.parametrize(("is_live", "is_over"), [(True, False), (False, False), (True, True)])
+@pytest.mark.parametrize(
+    ("is_live", "is_over"),
+    [(True, False), (False, False), pytest.param(True, True, marks=guards("late_report"))],
+)
 def test_late_proof_plans_no_call_back_of_a_cancelled_batch(
     voice: Tenant,
     perform: Perform,
@@ -263,7 +273,7 @@ def test_short_late_end_disturbs_no_invoked_call(voice: Tenant, perform: Perform
         assert voice.interview_status(attempt) is InterviewStatus.SCHEDULED
 
 
-@guards("late_wait_alone")
+@guards("late_wait_alone", "successor")
 def test_short_late_end_replaces_an_invoked_call_at_once(voice: Tenant, perform: Perform) -> None:
     """It would ring a person who has just spoken. Once the notifications are read, the call is known to be answered."""
     attempt = an_attempt_of_unknown_outcome(voice)

@@ -37,7 +37,7 @@ from tests.use_cases.conversations.test_report_order import call_of
 SECOND = timedelta(seconds=1)
 
 
-@guards("late_report")
+@guards("late_report", "late_call_back")
 def test_time_named_after_the_end_of_a_call_found_late_is_kept(voice: Tenant, perform: Perform, now: TestClock) -> None:
     attempt = found_late(voice)
     ended_at = now()
@@ -109,7 +109,7 @@ def test_call_that_was_found_late_counts_without_a_report(
     assert pending_times(voice, attempt) == []
 
 
-@guards("late_wait_over")
+@guards("late_wait_over", "late_report")
 def test_wait_for_a_verdict_is_part_of_the_wait_for_a_report(voice: Tenant, perform: Perform, now: TestClock) -> None:
     attempt = found_late(voice)
     voice.change("UPDATE attempts SET machine_detection = 'ASYNC' WHERE id = :id", id=attempt.id)

@@ -51,7 +51,7 @@ def test_round_ends_more_waits_than_one_transaction(voice: Tenant, now: TestCloc
     assert not is_completed(voice, later), "its wait is not over"
 
 
-@guards("unreadable_wait")
+@guards("unreadable_wait", "readable")
 def test_unreadable_attempt_stays_not_the_first_overdue(voice: Tenant, now: TestClock) -> None:
     spoiled, readable = some_awaited(voice, now, 2)
     voice.change("UPDATE attempts SET warnings = '{OF_A_LATER_RELEASE}' WHERE id = :id", id=spoiled.id)

@@ -201,8 +201,12 @@ def after_a_cancellation(tenant: Tenant) -> Attempt:
 
 LATE = [
     *(
+        pytest.param(each, marks=guards("lasting_refusal", "refused_number"))
+        for each in (after_a_verdict, after_failed_instructions)
+    ),
+    *(
         pytest.param(each, marks=guards("lasting_refusal"))
-        for each in (after_a_verdict, after_failed_instructions, of_unknown_end, after_the_wait, after_a_cancellation)
+        for each in (of_unknown_end, after_the_wait, after_a_cancellation)
     ),
     # Its call is live, so each report of it is new.
     pytest.param(found_late),
@@ -334,7 +338,9 @@ def test_late_end_of_a_refusing_call_is_followed_by_nothing(
 def test_refusal_during_the_retry_is_followed_by_no_other_retry(
     voice: Tenant, perform: Perform, now: TestClock, outcome: ConversationOutcome
 ) -> None:
+    """No client has invoked a call, so only its own chain is read."""
     attempt = after_a_verdict(voice)
+    voice.change("UPDATE attempts SET manual = false WHERE id = :id", id=attempt.id)
     retry = follower(voice, attempt)
     assert retry is not None
     now.move(retry.due_at - now() + timedelta(seconds=1))

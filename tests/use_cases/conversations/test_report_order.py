@@ -92,7 +92,14 @@ def end_without_key(order: Order, attempt: Attempt) -> None:
 
 @guards("report_first")
 @pytest.mark.parametrize("outcome", [FINISHED, CALL_BACK, OPTED_OUT])
-@pytest.mark.parametrize("store", [end_by_machine, end_without_instructions, end_without_key])
+@pytest.mark.parametrize(
+    "store",
+    [
+        pytest.param(end_by_machine),
+        pytest.param(end_without_instructions, marks=guards("reported_outcome", "instructions_failed")),
+        pytest.param(end_without_key, marks=guards("awaited_with_a_key")),
+    ],
+)
 def test_end_waits_for_an_accepted_report(
     order: Order, store: Callable[[Order, Attempt], None], outcome: ConversationOutcome
 ) -> None:
@@ -172,7 +179,7 @@ def pass_the_hour(order: Order, now: TestClock, command: Command, *, is_early: b
         now.move(timedelta(seconds=1))
 
 
-@guards("old_report")
+@guards("old_report", "report_first")
 @pytest.mark.parametrize("is_early", [False, True])
 def test_end_waits_an_hour_at_most(order: Order, now: TestClock, *, is_early: bool) -> None:
     attempt = answered(order.tenant)
@@ -239,7 +246,7 @@ def found_ringing(tenant: Tenant) -> Attempt:
     return see_leg(tenant, an_attempt_of_unknown_outcome(tenant))
 
 
-@guards("report_before_answer")
+@guards("report_before_answer", "report_waits_an_hour")
 @pytest.mark.parametrize(
     ("ringing", "outcome"),
     [
@@ -316,11 +323,8 @@ def test_report_waits_an_hour_at_most(order: Order, now: TestClock, *, is_early:
 # ---- a refusal of the number in a call of which no answer is heard
 
 
-REFUSED = pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
-
-
-@guards("unheard_answer", "report_before_answer", "hastened_poll")
-@REFUSED
+@guards("unheard_answer", "report_before_answer", "hastened_poll", "report_waits_an_hour")
+@pytest.mark.parametrize("outcome", [pytest.param(OPTED_OUT, marks=guards("look_refused")), WRONG_PERSON])
 def test_refusal_waits_for_an_answer_that_was_lost(order: Order, now: TestClock, outcome: ConversationOutcome) -> None:
     """The callback of the answer never comes. The poll that says so is not due for minutes."""
     number = a_number()
@@ -342,8 +346,8 @@ def test_refusal_waits_for_an_answer_that_was_lost(order: Order, now: TestClock,
     assert rings == (outcome is WRONG_PERSON), "another candidate has the number"
 
 
-@guards("unheard_answer", "report_before_answer")
-@REFUSED
+@guards("unheard_answer", "report_before_answer", "report_waits_an_hour")
+@pytest.mark.parametrize("outcome", [OPTED_OUT, WRONG_PERSON])
 def test_refusal_is_refused_if_no_person_answered(order: Order, outcome: ConversationOutcome) -> None:
     attempt = a_placed_attempt(order.tenant)
     command = order.accept(attempt, outcome)
@@ -366,7 +370,7 @@ def test_refusal_is_accepted_after_an_hour_of_doubt(order: Order, now: TestClock
     assert follower(order.tenant, attempt) is None
 
 
-@guards("unheard_answer", "report_before_answer")
+@guards("unheard_answer", "report_before_answer", "refusal_of_deleted", "lasting_refusal", "report_waits_an_hour")
 def test_refusal_of_an_unheard_call_is_kept_after_a_deletion(order: Order) -> None:
     attempt = a_placed_attempt(order.tenant)
     performing(order.tenant, order.submit, order.apply)(DeleteInterview(interview_id=attempt.interview_id))

@@ -252,7 +252,7 @@ def test_report_after_the_wait_is_only_the_assumed_one(
     assert follower(voice, attempt) is None
 
 
-@guards("report_before_answer")
+@guards("report_before_answer", "report_waits_an_hour")
 def test_report_before_the_answer_is_refused(voice: Tenant, perform: Perform) -> None:
     ringing = a_placed_attempt(voice)
     assert code(report(perform, ringing, SCREENED)) == "CALL_NOT_ANSWERED"

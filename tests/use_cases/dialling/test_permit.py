@@ -159,7 +159,7 @@ async def test_call_is_not_looked_at_after_its_time_to_send(
     assert (permit.is_too_late, looks.made) == (True, 0)
 
 
-@guards("send_by")
+@guards("send_by", "look_age")
 async def test_old_look_is_not_repeated_after_the_time_to_send(
     looks: Looks, alarm: LeaseAlarm, clock: MonotonicClock
 ) -> None:

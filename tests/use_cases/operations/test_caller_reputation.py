@@ -174,7 +174,7 @@ def fold_a_blocked_call_of_each_company(tenant: Tenant, callers: CallerReputatio
     return len(sent)
 
 
-@guards("reported_caller")
+@guards("reported_caller", "caller_reputation")
 def test_fold_of_a_shared_number_takes_few_statements(
     tenant: Tenant, callers: CallerReputation, now: TestClock
 ) -> None:
@@ -198,7 +198,7 @@ def test_blocked_numbers_of_many_companies_are_reported_each(tenant: Tenant, cal
     assert sent[-1] <= sent[0] + 2
 
 
-@guards("reported_caller")
+@guards("reported_caller", "caller_reputation", "network_block")
 def test_alarm_is_not_repeated_after_its_company_is_deleted(tenant: Tenant, callers: CallerReputation) -> None:
     other = of_company(tenant, seed(tenant.database, tenant.now()))
     for each in (tenant, other):
@@ -211,7 +211,7 @@ def test_alarm_is_not_repeated_after_its_company_is_deleted(tenant: Tenant, call
     assert alarms(tenant) == [("CALLER_REPUTATION", number_id(other), 1)]
 
 
-@guards("caller_reputation", "network_block")
+@guards("reported_caller", "caller_reputation", "network_block")
 def test_third_blocked_call_of_a_day_raises_one_alarm(tenant: Tenant, callers: CallerReputation) -> None:
     end(tenant, Reason.BLOCKED_BY_NETWORK, Reason.BLOCKED_BY_NETWORK)
     callers.fold()

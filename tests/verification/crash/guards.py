@@ -3,8 +3,9 @@
 `make guards` runs this and prints one line per guard. Without a guard, exactly its own tests must fail. With every
 guard in place, no test may fail. Otherwise the exit code is 1. Arguments limit the run to the named guards.
 
-The first run finds which tests reach a guard. Only these and its own tests are run without it, because the others
-cannot fail. A guard that no test is seen to reach, such as a line of SQL, is removed from a run of all tests of guards.
+The first run finds which tests reach a guard, and only these and its own tests are run without it. A test that reaches
+it in another process, or through a result or fixture that an earlier test has built, is not found. A guard that no test
+is seen to reach, such as a line of SQL, is removed from a run of all tests of guards.
 """
 
 import argparse
