@@ -16,7 +16,7 @@ from scheduler.domain.principal import VOICE
 _AT_ONCE = 64
 _REPORT = {"outcome": "FINISHED"}
 _TOKENS = """
-    SELECT token FROM attempt_tokens JOIN attempts ON attempts.id = attempt_id
+    SELECT attempt_tokens.token FROM attempt_tokens JOIN attempts ON attempts.id = attempt_id
     WHERE reason = 'ANSWERED' AND outcome_until IS NOT NULL ORDER BY ended_at
 """
 """Answered calls of which no outcome was reported."""
