@@ -98,7 +98,7 @@ def test_worker_survives_a_redis_at_its_memory_limit(own: EmbeddedValkey, postgr
             """Check that the worker was refused and has tried again, or has ended."""
             lines = log.read_bytes()[before:].decode(errors="replace")
             if "maxmemory" not in lines:
-                # A worker that does not wait for messages yet does not notice a kill, and connects later without an error.
+                # A worker that does not wait for messages yet notices no kill, and connects later without an error.
                 client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             return worker.poll() is not None or lines.count("maxmemory") > 1
 
