@@ -39,8 +39,9 @@ def _faults(document: Document, rang_at: datetime, took: timedelta) -> Iterator[
     asked_at = document["request"]["at"]
     if asked_at is not None and looked_at < _instant(asked_at):
         yield "the last look was before the request"
-    if not looked_at <= rang_at <= min(leave_by, looked_at + _LOOK_IS_GOOD_FOR) + took:
-        yield f"the phone rang at {rang_at}, and the last look at {looked_at} permitted a call until {leave_by}"
+    latest = min(leave_by, looked_at + _LOOK_IS_GOOD_FOR) + took
+    if not looked_at <= rang_at <= latest:
+        yield f"the phone rang at {rang_at}, and the last look at {looked_at} permitted a ring until {latest}"
     if rang_at < _instant(look["claimedAt"]):
         yield "the phone rang before the call was claimed"
     if rang_at - took > _instant(document["expiresAt"]):
